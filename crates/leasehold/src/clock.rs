@@ -1,0 +1,20 @@
+//! The one file that reads a clock.
+
+use leasehold_core::Moment;
+
+/// Now, on the clock that counts time asleep: `CLOCK_BOOTTIME` on Linux.
+///
+/// `std::time::Instant` stops while a Linux machine is suspended, and a lease does not.
+#[must_use]
+pub fn now() -> Moment {
+    #[cfg(target_os = "linux")]
+    const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Boottime;
+    // macOS's CLOCK_MONOTONIC goes on counting while the machine sleeps.
+    #[cfg(not(target_os = "linux"))]
+    const CLOCK: rustix::time::ClockId = rustix::time::ClockId::Monotonic;
+
+    let now = rustix::time::clock_gettime(CLOCK);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or_default();
+    Moment::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}

@@ -1,0 +1,131 @@
+//! The contract between leasehold and a lock service.
+//!
+//! Ten methods, none with a default: a wrapper that forgets to forward one does not compile.
+//! What the methods mean is checked, store by store, by the suite in `leasehold-contract`.
+//!
+//! # What every store promises
+//!
+//! - **An `Err` means that the outcome may be unknown** ([`Error::effect`](crate::Error::effect)
+//!   tells); contention is an `Ok`. After an unknown outcome the same request with the same claim
+//!   id may be sent again: it finds what the first one did.
+//! - **Nobody ends or extends another's claim.** The store compares the claim id itself, in the
+//!   same atomic step. Nothing revives a claim that lapsed.
+//! - **A fence is strictly greater** than that of every conflicting grant of the same key that was
+//!   granted before this one's `enter` was sent; asking again gives the same fence.
+//! - **First come, first served**, where the store keeps a line. A claim whose session lapsed is
+//!   passed over in the same step, so any number of dead claims costs one TTL at most.
+//! - **The lease counts from no later than the answer.** A caller that counts from before it sent
+//!   the request gives up before the store does.
+//! - **Cancel safety:** every future may be dropped at any await. The request may then be carried
+//!   out or not, as after an unknown outcome; the store's connections stay usable. The caller
+//!   still owes a [`Store::leave`] for a claim that it sent an `enter` for.
+
+use std::fmt;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use leasehold_core::{Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, SessionId, Terms};
+
+use crate::error::Result;
+
+/// A lock service. `Display` names it without its password; so does `Debug`.
+pub trait Store: fmt::Debug + fmt::Display + Send + Sync + 'static {
+    /// What the store can do, and how it wants to be used. Known without IO.
+    fn guarantees(&self) -> Guarantees;
+
+    /// Begins a session. The session and its claims last for `terms.ttl` after each renewal.
+    ///
+    /// Connects if there is no connection yet; refuses a TTL below the store's minimum, and
+    /// a server that cannot keep the promises above.
+    fn open<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<SessionId>>;
+
+    /// Extends the session and the claims of `roll` (all that the caller has, held or waiting, or
+    /// as many as [`Guarantees::renew_batch`] allows), and tells which of them are lost.
+    ///
+    /// A claim that was left, lapsed or revoked is lost; it is never revived. A claim that is not
+    /// named may lapse, but is not ended by this call.
+    fn renew<'a>(
+        &'a self,
+        session: &'a SessionId,
+        roll: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Renewed>>;
+
+    /// Ends the session and every claim in it, held or waiting. Ending an unknown one is `Ok`.
+    fn close<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<()>>;
+
+    /// Joins the line, or finds the claim's place in it.
+    ///
+    /// Idempotent by claim id. A refused [`Enter::Try`] leaves nothing behind. With
+    /// [`LeaseScope::Claim`] any answer but a refusal extends the claim's lease as a renewal does.
+    ///
+    /// Fails with [`ErrorKind::SessionEnded`](crate::ErrorKind::SessionEnded), without an effect,
+    /// when the session is not known (any more).
+    fn enter<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+        enter: Enter,
+    ) -> BoxFuture<'a, Result<Place>>;
+
+    /// Resolves when the place of a waiting claim may have changed since `enter` last answered;
+    /// a change between that answer and this call counts. With the new place where the store was
+    /// told it, else `None`: ask by `enter`.
+    ///
+    /// A hint: it may wake early, and a caller asks again now and then all the same, because a
+    /// message can be lost. A grant learned this way does *not* extend the lease: the deadline
+    /// counts from the last acknowledged renewal.
+    fn changed<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<Option<Place>>>;
+
+    /// Resolves when the session should be renewed ahead of time, because one of its claims may
+    /// have been revoked or the connection was interrupted. A hint, like [`Store::changed`]. May
+    /// never resolve.
+    fn disturbed<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, ()>;
+
+    /// Ends a claim: releases what is held, or gives up the place in line. The next in line is
+    /// granted in the same step, where the store keeps a line. Idempotent.
+    fn leave<'a>(&'a self, session: &'a SessionId, claim: &'a Claim)
+    -> BoxFuture<'a, Result<Left>>;
+
+    /// Ends somebody's claim by force, if it is still there: an operator's way out. Its owner
+    /// learns of it by [`Store::disturbed`] or its next renewal. `false` if it was gone already.
+    fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>>;
+
+    /// Who holds a key and who waits for it.
+    fn inspect<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Line>>;
+
+    /// The keys that begin with `prefix` and that a leasehold client holds or waits for, in order
+    /// of their bytes.
+    fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>>;
+}
+
+/// What a store can do, and how it wants to be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guarantees {
+    /// The shortest TTL it keeps.
+    pub min_ttl: Duration,
+    /// Whether it keeps a line. Without one a claim that is not granted asks again after
+    /// a backoff, and who comes first is chance.
+    pub line: bool,
+    /// Whether limits above 1 work: semaphores, readers beside readers.
+    pub counting: bool,
+    /// What a lease is attached to.
+    pub lease: LeaseScope,
+    /// How many claims one renewal may name.
+    pub renew_batch: usize,
+    /// The longest time that a waiter sleeps without asking again, because a wake-up was lost.
+    pub recheck: Duration,
+}
+
+/// What a lease is attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseScope {
+    /// The session: one renewal extends all its claims, and a claim entered later lasts as long
+    /// as the session does.
+    Session,
+    /// Each claim by itself: entering begins its lease, and each renewal names it.
+    Claim,
+}

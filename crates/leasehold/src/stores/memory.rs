@@ -1,0 +1,202 @@
+//! The store in memory: the rule of `leasehold-core` behind the contract, for tests and examples.
+//!
+//! Exclusion reaches as far as the handle and its clones do: one process. Fences start over with
+//! each new handle.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use leasehold_core::{
+    Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, SessionId, Table, Terms, Timing,
+};
+
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::random;
+use crate::store::{Guarantees, LeaseScope, Store};
+use crate::stores::mailbox::Mailbox;
+
+/// A store in this process's memory. Clones are handles to the same store.
+///
+/// ```
+/// # tokio_test(async {
+/// use leasehold::{Client, stores::Memory};
+/// let client = Client::builder().store(Memory::new()).build()?;
+/// let guard = client.mutex("report")?.lock().await?;
+/// assert!(client.mutex("report")?.try_lock().await?.is_none());
+/// guard.release().await?;
+/// # Ok(()) });
+/// # fn tokio_test(f: impl Future<Output = leasehold::Result<()>>) {
+/// #     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(f).unwrap();
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct Memory {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    table: Mutex<Table>,
+    mailbox: Mailbox,
+}
+
+impl Memory {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs one step of the rule, then wakes whom it granted.
+    fn step<T>(&self, step: impl FnOnce(&mut Table) -> T) -> T {
+        let mut table = self.table();
+        let outcome = step(&mut table);
+        let woken = table.take_woken();
+        drop(table);
+        for claim in woken {
+            self.shared.mailbox.tell(claim, None);
+        }
+        outcome
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A panic inside the table is a bug; its state may then break the rule, so it spreads.
+        self.shared.table.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
+            panic!("the in-memory store panicked before: {poisoned}")
+        })
+    }
+}
+
+impl Store for Memory {
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            min_ttl: Timing::MIN_TTL,
+            line: true,
+            counting: true,
+            lease: LeaseScope::Session,
+            renew_batch: usize::MAX,
+            recheck: Duration::from_secs(5),
+        }
+    }
+
+    fn open<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<SessionId>> {
+        async move {
+            let session = SessionId::new(&random::token()?);
+            self.shared.mailbox.expect_session(&session);
+            self.step(|table| table.open(clock::now(), session.clone(), terms.clone()));
+            Ok(session)
+        }
+        .boxed()
+    }
+
+    fn renew<'a>(
+        &'a self,
+        session: &'a SessionId,
+        roll: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Renewed>> {
+        let roll: Vec<ClaimId> = roll.iter().map(|claim| claim.id).collect();
+        async move { Ok(self.step(|table| table.renew(clock::now(), session, &roll))) }.boxed()
+    }
+
+    fn close<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
+        async move {
+            self.step(|table| table.close(clock::now(), session));
+            self.shared.mailbox.forget_session(session);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn enter<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+        enter: Enter,
+    ) -> BoxFuture<'a, Result<Place>> {
+        async move {
+            self.shared.mailbox.expect(claim.id);
+            let place = self
+                .step(|table| table.enter(clock::now(), session, claim, enter))
+                .map_err(|gone| {
+                    Error::new(ErrorKind::SessionEnded, "enter the line of", "open a new session")
+                        .about(&claim.key)
+                        .at(self)
+                        .because(gone)
+                });
+            if !matches!(place, Ok(Place::Waiting(_))) {
+                self.shared.mailbox.forget(claim.id);
+            }
+            place
+        }
+        .boxed()
+    }
+
+    fn changed<'a>(
+        &'a self,
+        _session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<Option<Place>>> {
+        async move {
+            // Nothing runs when a lease lapses, so the waiter looks when the next one does.
+            let lapse = self.table().lapses_in(clock::now(), &claim.key);
+            let told = self.shared.mailbox.told(claim.id);
+            match lapse {
+                Some(lapse) => Ok(tokio::time::timeout(lapse, told).await.unwrap_or(None)),
+                None => Ok(told.await),
+            }
+        }
+        .boxed()
+    }
+
+    fn disturbed<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, ()> {
+        self.shared.mailbox.disturbed(session).boxed()
+    }
+
+    fn leave<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<Left>> {
+        async move {
+            let left = self.step(|table| table.leave(clock::now(), session, claim));
+            self.shared.mailbox.forget(claim.id);
+            Ok(left)
+        }
+        .boxed()
+    }
+
+    fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {
+        async move {
+            let owner = self.step(|table| table.revoke(clock::now(), key, *claim));
+            if let Some(session) = &owner {
+                self.shared.mailbox.disturb(session);
+                self.shared.mailbox.tell(*claim, None);
+            }
+            Ok(owner.is_some())
+        }
+        .boxed()
+    }
+
+    fn inspect<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Line>> {
+        async move { Ok(self.step(|table| table.inspect(clock::now(), key))) }.boxed()
+    }
+
+    fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>> {
+        async move { Ok(self.step(|table| table.keys(clock::now(), prefix))) }.boxed()
+    }
+}
+
+impl fmt::Display for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("memory:")
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Memory")
+    }
+}
