@@ -6,6 +6,7 @@ mod cases;
 pub mod chaos;
 pub mod history;
 mod run;
+pub mod worker;
 
 pub use bench::{Bench, Reach, Server};
 pub use cases::CASES;
