@@ -18,3 +18,13 @@ pub fn now() -> Moment {
     let nanos = u64::try_from(now.tv_nsec).unwrap_or_default();
     Moment::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
+
+/// The wall clock: microseconds since 1970, by which fences also grow where a counter was lost.
+/// Nothing measures a duration with it: it can be set.
+#[must_use]
+pub fn wall_micros() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or_default();
+    seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000)
+}
