@@ -6,8 +6,7 @@ use leasehold::core::{Key, Left, Renewed};
 use crate::server::Server;
 use crate::{Node, claim, foreign, soon};
 
-const THEIR_RELEASE: &str =
-    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
+const THEIR_RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
 
 #[tokio::test]
 async fn a_hold_of_ours_refuses_theirs_and_is_not_ended_by_their_release() {
@@ -134,8 +133,27 @@ async fn hostile_keys_stay_in_one_slot_and_apart() {
     let plain = Server::start();
     let (node, mut raw, mut slots) = (Node::new(&plain.url()).await, plain.raw(), server.raw());
     let keys = [
-        "k", "a}b", "{}x", "{u}:1", "{u}:2", "a{b}c{d}e", "{{a}}", "}{", "a b", "a\nb", "*?[x]\\", "*", "**",
-        "}:line:k", "k:line:k", "ключ", "leasehold:", "leasehold:wake:x", "{", "}", "{}",
+        "k",
+        "a}b",
+        "{}x",
+        "{u}:1",
+        "{u}:2",
+        "a{b}c{d}e",
+        "{{a}}",
+        "}{",
+        "a b",
+        "a\nb",
+        "*?[x]\\",
+        "*",
+        "**",
+        "}:line:k",
+        "k:line:k",
+        "ключ",
+        "leasehold:",
+        "leasehold:wake:x",
+        "{",
+        "}",
+        "{}",
     ];
     let mut held = Vec::new();
     for key in keys {
@@ -150,16 +168,18 @@ async fn hostile_keys_stay_in_one_slot_and_apart() {
         let slot: u16 = slots.run(&["CLUSTER", "KEYSLOT", key]);
         for kind in ["meta", "line", "wait"] {
             let end = format!("}}:{kind}:{key}");
-            let same_slot = beside.iter().filter(|name| name.ends_with(&end)).filter(|name| {
-                slots.run::<u16>(&["CLUSTER", "KEYSLOT", name]) == slot
-            });
+            let same_slot = beside
+                .iter()
+                .filter(|name| name.ends_with(&end))
+                .filter(|name| slots.run::<u16>(&["CLUSTER", "KEYSLOT", name]) == slot);
             assert!(same_slot.count() >= 1, "{key:?} {kind}");
         }
     }
     let mut listed = keys.map(|key| Key::new(key).unwrap()).to_vec();
     listed.sort();
     assert_eq!(node.store.keys("").await.unwrap(), listed);
-    let starred: Vec<_> = listed.iter().filter(|key| key.as_str().starts_with('*')).cloned().collect();
+    let starred: Vec<_> =
+        listed.iter().filter(|key| key.as_str().starts_with('*')).cloned().collect();
     assert_eq!(node.store.keys("*").await.unwrap(), starred);
     for (holder, waiter) in held {
         assert_eq!(node.leave(&waiter).await, Left::Withdrawn);

@@ -147,3 +147,12 @@ impl Raw {
         line.unwrap().trim().parse().unwrap()
     }
 }
+
+impl Raw {
+    /// Puts a key back as it was dumped.
+    pub(crate) fn restore(&mut self, key: &str, dump: &[u8]) {
+        let mut command = redis::cmd("RESTORE");
+        let _: String =
+            command.arg(key).arg(0).arg(dump).arg("REPLACE").query(&mut self.0).unwrap();
+    }
+}
