@@ -204,6 +204,14 @@ fn refused(error: RedisError) -> Failure {
             ErrorKind::Unavailable,
             format!("the server refused the connection with {}", code.escape_debug()),
         ),
+        (None, DriverErrorKind::Io) if error.to_string().contains("received fatal alert") => {
+            // In TLS 1.3 the server judges the client after the client has begun to speak.
+            Failure::new(
+                ErrorKind::Denied,
+                "the server does not accept the client's certificate; give `?cert=` and `?key=`",
+            )
+            .because(error)
+        }
         (None, _) => {
             Failure::new(ErrorKind::Unavailable, "the connection ended before it was set up")
                 .because(error)
@@ -250,14 +258,12 @@ fn failed(error: &RedisError) -> Failure {
 }
 
 fn denied(what: &str) -> Failure {
-    Failure::new(
-        ErrorKind::Denied,
-        format!(
-            "{what}; leasehold needs `~* &leasehold:wake:* {ACL_COMMANDS}`, with ~* or the names of the keys and ~leasehold:*"
-        ),
-    )
+    let detail = format!(
+        "{what}; leasehold needs its keys, ~leasehold:*, &leasehold:wake:*, and {ACL_COMMANDS}"
+    );
+    Failure::new(ErrorKind::Denied, detail)
 }
 
-/// What a user of the store must be allowed to run.
-const ACL_COMMANDS: &str = "+hello +select +script|load +evalsha +eval +scan +subscribe +unsubscribe +publish \
-     +get +set +del +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrank +zscore +zcard +zpopmin";
+/// What a user of the store must be allowed to run: as in the documentation of the store.
+const ACL_COMMANDS: &str = "+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del \
+     +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrank +zscore +zcard +zpopmin";
