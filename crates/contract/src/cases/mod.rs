@@ -80,6 +80,7 @@ macro_rules! each_case {
             keys:
                 hostile_keys_are_keys_like_any_other,
                 keys_are_listed_by_literal_prefix,
+                a_name_that_the_store_keeps_for_itself_is_refused_or_free,
                 owners_and_notes_come_back_verbatim,
                 ten_thousand_keys_at_once;
             random:
