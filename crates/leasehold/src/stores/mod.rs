@@ -2,10 +2,18 @@
 
 pub(crate) mod mailbox;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::sync::Arc;
 
 pub use memory::Memory;
+#[cfg(feature = "redis")]
+pub use redis::Redis;
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
@@ -29,6 +37,10 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
             let detail = "memory: takes nothing after the colon";
             Err(Error::new(ErrorKind::Invalid, "read the store's URL", detail))
         }
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(Sqlite::new(url)?)),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+unix" => Ok(Arc::new(Redis::new(url)?)),
         scheme => {
             let detail =
                 format!("{scheme:?} is no store of this build; there are: {}", SCHEMES.join(", "));
@@ -38,4 +50,14 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
 }
 
 /// The URL schemes of the stores that this build contains.
-const SCHEMES: &[&str] = &["memory"];
+const SCHEMES: &[&str] = &[
+    "memory",
+    #[cfg(feature = "sqlite")]
+    "sqlite",
+    #[cfg(feature = "redis")]
+    "redis",
+    #[cfg(feature = "redis")]
+    "rediss",
+    #[cfg(feature = "redis")]
+    "redis+unix",
+];
