@@ -65,10 +65,7 @@ async fn garbage_is_corrupt_and_stays_as_it_is() {
 async fn a_damaged_file_is_corrupt() {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("l.db");
-    {
-        let store = Sqlite::at(&file).unwrap();
-        store.open(&terms(LONG)).await.unwrap();
-    }
+    make(&file).await;
     // Into one file, and then all but its header is overwritten.
     sql(&file, "PRAGMA wal_checkpoint(TRUNCATE)");
     let mut bytes = std::fs::read(&file).unwrap();
@@ -78,6 +75,13 @@ async fn a_damaged_file_is_corrupt() {
         let _ = std::fs::remove_file(file.with_file_name(format!("l.db{suffix}")));
     }
     assert_eq!(refusal(&file).await.kind(), ErrorKind::Corrupt);
+}
+
+/// A file that was used, and in which nothing is left to be done.
+async fn make(file: &Path) {
+    let store = Sqlite::at(file).unwrap();
+    let session = store.open(&terms(LONG)).await.unwrap();
+    store.close(&session).await.unwrap();
 }
 
 fn sql(file: &Path, text: &str) {
@@ -92,10 +96,7 @@ fn sql(file: &Path, text: &str) {
 async fn a_newer_layout_is_refused_with_advice() {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("l.db");
-    {
-        let store = Sqlite::at(&file).unwrap();
-        store.open(&terms(LONG)).await.unwrap();
-    }
+    make(&file).await;
     sql(&file, "PRAGMA user_version = 1000");
     let error = refusal(&file).await;
     assert_eq!(error.kind(), ErrorKind::Corrupt);

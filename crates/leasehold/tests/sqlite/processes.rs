@@ -25,8 +25,8 @@ fn hold_in_another_process(role: &str, ttl: Duration, detached: bool) {
         while let Some(said) = hear() {
             match said.as_str() {
                 "renew" => {
-                    let roll = std::slice::from_ref(&claim);
-                    say(&format!("{:?}", store.renew(&session, roll).await.unwrap()));
+                    let all = std::slice::from_ref(&claim);
+                    say(&format!("{:?}", store.renew(&session, all).await.unwrap()));
                 }
                 "leave" => say(&format!("{:?}", store.leave(&session, &claim).await.unwrap())),
                 other => panic!("{other}"),
@@ -108,7 +108,7 @@ fn the_dead_are_never_shown() {
     block_on(async {
         let store = Sqlite::at(&file).unwrap();
         let key = claim("k").key;
-        assert_eq!(store.keys("").await.unwrap(), [key.clone()]);
+        assert_eq!(store.keys("").await.unwrap(), std::slice::from_ref(&key));
         let holder = store.inspect(&key).await.unwrap().holders.remove(0);
         other.kill();
         assert!(store.keys("").await.unwrap().is_empty());
@@ -212,8 +212,8 @@ fn contending_processes_never_meet_and_their_fences_grow() {
     let test = "processes::contending_processes_never_meet_and_their_fences_grow";
     let others = [(); 3].map(|()| Other::start(test, root.path().to_str().unwrap()));
     others.into_iter().for_each(Other::join);
-    let text = std::fs::read_to_string(&counter).unwrap();
-    assert_eq!(text.split_once(' ').unwrap().0, (3 * ROUNDS).to_string());
+    let result = std::fs::read_to_string(&counter).unwrap();
+    assert_eq!(result.split_once(' ').unwrap().0, (3 * ROUNDS).to_string());
 }
 
 #[test]
@@ -231,7 +231,9 @@ fn processes_that_start_at_once_on_a_new_file_agree_on_it() {
     let file = root.path().join("deep/down/l.db");
     let test = "processes::processes_that_start_at_once_on_a_new_file_agree_on_it";
     let mut others = [(); 6].map(|()| Other::start(test, file.to_str().unwrap()));
-    others.iter_mut().for_each(|other| other.say("go"));
+    for other in &mut others {
+        other.say("go");
+    }
     let mut fences: Vec<u64> =
         others.iter_mut().map(|other| other.hear().parse().unwrap()).collect();
     others.into_iter().for_each(Other::join);
@@ -279,19 +281,18 @@ async fn use_a_full_disk(directory: &Path) {
     hold_now(&store, &session, &claim("after")).await;
 }
 
-fn mount(directory: &Path, options: &str) {
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", options, "none"])
-        .arg(directory)
-        .status()
-        .expect("the test needs mount(8)");
-    assert!(mounted.success(), "the test must be able to mount a tmpfs: run it as root");
+fn mount(arguments: &[&str]) {
+    let mounted = std::process::Command::new("mount").args(arguments).status();
+    assert!(
+        mounted.expect("the test needs mount(8)").success(),
+        "the test must be able to mount: run it as root"
+    );
 }
 
 #[test]
 fn a_full_disk_is_a_clear_error_and_no_loss() {
     if let Some(directory) = role() {
-        mount(directory.as_ref(), "size=1m");
+        mount(&["-t", "tmpfs", "-o", "size=1m", "none", &directory]);
         block_on(use_a_full_disk(directory.as_ref()));
         return say("done");
     }
@@ -305,16 +306,19 @@ fn a_full_disk_is_a_clear_error_and_no_loss() {
 #[test]
 fn a_filesystem_that_is_mounted_read_only_is_a_clear_error() {
     if let Some(directory) = role() {
-        let directory = Path::new(&directory);
-        mount(directory, "size=1m");
+        let [written, read] = ["written", "read"].map(|name| format!("{directory}/{name}"));
+        for directory in [&written, &read] {
+            std::fs::create_dir(directory).unwrap();
+        }
         block_on(async {
-            let store = Sqlite::at(directory.join("old.db")).unwrap();
+            let store = Sqlite::at(Path::new(&written).join("old.db")).unwrap();
             store.open(&terms(LONG)).await.unwrap();
         });
-        mount(directory, "remount,ro");
+        mount(&["--bind", &written, &read]);
+        mount(&["-o", "remount,bind,ro", &read]);
         for name in ["old.db", "new.db"] {
             block_on(async {
-                let store = Sqlite::at(directory.join(name)).unwrap();
+                let store = Sqlite::at(Path::new(&read).join(name)).unwrap();
                 let error = store.open(&terms(LONG)).await.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Full, "{name}: {error}");
                 assert!(error.to_string().contains("read-only"), "{name}: {error}");

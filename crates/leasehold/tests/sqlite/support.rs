@@ -11,10 +11,10 @@ use leasehold::core::{Claim, ClaimId, Enter, Fence, Key, Note, Place, SessionId,
 use leasehold::stores::Sqlite;
 
 /// So long that nothing in these tests may be explained by its end.
-pub(crate) const LONG: Duration = Duration::from_secs(600);
+pub(crate) const LONG: Duration = Duration::from_mins(10);
 
 /// When a test that waits for an event gives up: far below [`LONG`], far above what it takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 pub(crate) fn terms(ttl: Duration) -> Terms {
     Terms { ttl, owner: Note::new("tester").unwrap(), detached: false }
