@@ -17,7 +17,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, openat, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::place::Place;
@@ -77,6 +77,22 @@ impl Directory {
             Mode::empty(),
         )
         .map_err(|error| Trouble::io("open the directory", &path, error.into()))?;
+        let found = fstat(&handle)
+            .map_err(|error| Trouble::io("look at the directory", &path, error.into()))?;
+        let trusted = [0, database.owner, rustix::process::geteuid().as_raw()];
+        // In a directory that all may write to (/tmp) somebody else may have made it first.
+        if database.mode & 0o022 == 0
+            && (!trusted.contains(&found.st_uid) || found.st_mode & 0o022 != 0)
+        {
+            return Err(Trouble::new(
+                ErrorKind::Denied,
+                format!(
+                    "{} can be written to by others than those who may write to the database, so \
+                     they could end its locks; remove it, or correct its owner and mode",
+                    path.display()
+                ),
+            ));
+        }
         Ok(Arc::new(Self { path, handle, mode }))
     }
 
@@ -193,6 +209,8 @@ impl Peer {
                 Mode::from_raw_mode(directory.mode),
             )
             .map_err(failed)?;
+            // The umask must not hide it from those who may use the database.
+            fchmod(&lock, Mode::from_raw_mode(directory.mode)).map_err(failed)?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if fstat(&lock).map_err(failed)?.st_nlink > 0 => {
                     let directory = Arc::clone(directory);
@@ -288,6 +306,20 @@ mod tests {
             let mode = std::fs::metadata(&directory.path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, expected, "{file:o}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::prepare(&root.path().join("l.db")).unwrap();
+        let planted = root.path().join("l.db-peers");
+        std::fs::create_dir(&planted).unwrap();
+        std::fs::set_permissions(&planted, Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(Directory::open(&place).unwrap_err().kind, ErrorKind::Denied);
+        std::fs::set_permissions(&planted, Permissions::from_mode(0o755)).unwrap();
+        Directory::open(&place).unwrap();
+        std::os::unix::fs::chown(&planted, Some(65534), None).expect("the test runs as root");
+        assert_eq!(Directory::open(&place).unwrap_err().kind, ErrorKind::Denied);
     }
 
     #[test]

@@ -121,6 +121,7 @@ impl Wire {
     fn reserve(&mut self) -> Result<(), Trouble> {
         // May not be changed within a transaction. If what follows fails it stays, and is safe.
         self.batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+        self.check_that_commits_are_synced()?;
         let mut counter = self.read_counter()?;
         if counter.boot != self.boot.id() {
             self.batch("DELETE FROM claims; DELETE FROM sessions")?;
@@ -130,15 +131,37 @@ impl Wire {
         self.batch("COMMIT; PRAGMA synchronous = NORMAL")
     }
 
+    /// `SQLite` ignores the setting where it does not suit it, and says nothing.
+    fn check_that_commits_are_synced(&self) -> Result<(), Trouble> {
+        let level: i64 =
+            self.conn.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(trouble_of)?;
+        if level >= 2 {
+            return Ok(());
+        }
+        Err(Trouble::new(
+            ErrorKind::Unsupported,
+            "SQLite does not sync this file, so fences could fall back after a loss of power",
+        ))
+    }
+
     fn read_counter(&self) -> Result<Counter, Trouble> {
-        self.conn
+        let counter = self
+            .conn
             .prepare_cached("SELECT last, reserved, boot FROM counter")
             .and_then(|mut statement| {
                 statement.query_row([], |row| {
                     Ok(Counter { last: row.get(0)?, reserved: row.get(1)?, boot: row.get(2)? })
                 })
             })
-            .map_err(trouble_of)
+            .map_err(trouble_of)?;
+        if counter.last < 0 || counter.reserved < counter.last {
+            return Err(Trouble::new(
+                ErrorKind::Corrupt,
+                "the counter of fences is not as leasehold leaves it; stop all users of the file \
+                 and move it away",
+            ));
+        }
+        Ok(counter)
     }
 
     fn write_counter(&self, counter: &Counter) -> Result<(), Trouble> {
