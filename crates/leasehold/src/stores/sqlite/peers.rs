@@ -116,8 +116,8 @@ impl Directory {
         openat(&self.handle, format!("{peer}{LOCK}"), flags, Mode::empty())
     }
 
-    /// The peers whose files are left although they are gone. The files go when the result is
-    /// dropped by [`Dead::remove`]; until then nobody else finds them.
+    /// The peers whose files are left although they are gone. Nobody else finds them as long as
+    /// the result exists.
     pub(super) fn dead(&self) -> Vec<Dead> {
         let Ok(entries) = std::fs::read_dir(&self.path) else {
             return Vec::new();
@@ -206,11 +206,11 @@ impl Peer {
                 &directory.handle,
                 &file,
                 OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC,
-                Mode::from_raw_mode(directory.mode),
+                mode_of(directory.mode),
             )
             .map_err(failed)?;
             // The umask must not hide it from those who may use the database.
-            fchmod(&lock, Mode::from_raw_mode(directory.mode)).map_err(failed)?;
+            fchmod(&lock, mode_of(directory.mode)).map_err(failed)?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if fstat(&lock).map_err(failed)?.st_nlink > 0 => {
                     let directory = Arc::clone(directory);
@@ -246,6 +246,11 @@ impl Drop for Peer {
         self.listener = None;
         self.directory.remove(&self.name);
     }
+}
+
+/// Its type is not the same on every system.
+fn mode_of(mode: u32) -> Mode {
+    Mode::from_raw_mode(mode as rustix::fs::RawMode)
 }
 
 fn draw_name() -> Result<String, Trouble> {
