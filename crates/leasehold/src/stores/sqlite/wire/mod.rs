@@ -41,13 +41,19 @@ pub(super) struct Wire {
     /// The counter as the file has it.
     written: Counter,
     pub(super) directory: Arc<Directory>,
-    peer: Option<Peer>,
-    /// The sessions that this handle opened and did not close, and whether they are detached.
-    sessions: HashMap<SessionId, bool>,
+    part: Part,
     /// What to do once the transaction is committed.
     outbox: Vec<Letter>,
     ended: Vec<SessionId>,
     dead: Vec<Dead>,
+}
+
+/// A handle's part in a file: it outlives a connection that broke.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    peer: Option<Peer>,
+    /// The sessions that this handle opened and did not close, and whether they are detached.
+    sessions: HashMap<SessionId, bool>,
 }
 
 impl Wire {
@@ -64,12 +70,22 @@ impl Wire {
             counter: Counter::default(),
             written: Counter::default(),
             directory,
-            peer: None,
-            sessions: HashMap::new(),
+            part: Part::default(),
             outbox: Vec::new(),
             ended: Vec::new(),
             dead: Vec::new(),
         })
+    }
+
+    /// Gives up the connection, and keeps the part if the file is still the same: as long as this
+    /// handle may believe that it holds, the others must see it alive.
+    pub(super) fn into_part(self) -> Option<Part> {
+        self.place.is_still_there().then_some(self.part)
+    }
+
+    /// Takes up the part of an earlier connection to the same file.
+    pub(super) fn resume(&mut self, part: Part) {
+        self.part = part;
     }
 
     /// Now, on the clock of the machine.
@@ -178,17 +194,17 @@ impl Wire {
             self.roll_back();
             return committed;
         }
-        let own = self.peer.as_ref().map(Peer::name);
+        let own = self.part.peer.as_ref().map(Peer::name);
         super::wake::send(std::mem::take(&mut self.outbox), own, &self.directory, mailbox);
         for dead in self.dead.drain(..) {
             dead.remove(&self.directory);
         }
         for session in self.ended.drain(..) {
-            self.sessions.remove(&session);
+            self.part.sessions.remove(&session);
         }
-        if self.sessions.is_empty() {
+        if self.part.sessions.is_empty() {
             // The rows are gone, so the file of this peer may go.
-            self.peer = None;
+            self.part.peer = None;
         }
         Ok(())
     }
@@ -219,7 +235,7 @@ impl Wire {
 
     /// This handle as the others see it, from now on.
     pub(super) fn be_seen(&mut self) -> Result<String, Trouble> {
-        if let Some(peer) = &self.peer {
+        if let Some(peer) = &self.part.peer {
             return Ok(peer.name().to_owned());
         }
         let peer = match Peer::new(&self.directory) {
@@ -230,17 +246,17 @@ impl Wire {
             }
             made => made?,
         };
-        Ok(self.peer.insert(peer).name().to_owned())
+        Ok(self.part.peer.insert(peer).name().to_owned())
     }
 
     fn own_name(&self) -> Option<&str> {
-        self.peer.as_ref().map(Peer::name)
+        self.part.peer.as_ref().map(Peer::name)
     }
 
     /// Begins to receive wake-ups if there is a session that they could concern. Must be called
     /// before the commit that makes somebody want to send one.
     pub(super) fn listen(&mut self, mailbox: &Arc<Mailbox>) -> bool {
-        let Some(peer) = &mut self.peer else {
+        let Some(peer) = &mut self.part.peer else {
             return false;
         };
         match peer.listen(mailbox) {
