@@ -35,7 +35,9 @@ fn main() {
     runtime.block_on(memory());
     runtime.block_on(sqlite(directory.path()));
     runtime.block_on(over_redis(&server));
-    println!("\nHand-off to another process that waits (release sent → its grant), {HAND_OFFS} times:\n");
+    println!(
+        "\nHand-off to another process that waits (release sent → its grant), {HAND_OFFS} times:\n"
+    );
     println!("| store | median | p99 |");
     println!("|---|---|---|");
     let file = format!("sqlite:{}", directory.path().join("hand-off.db").display());
@@ -124,7 +126,8 @@ async fn over_redis(server: &Redis) {
     );
     give.prepare_invoke().load_async(&mut raw).await.unwrap();
     let name = "Redis, raw = SET NX PX + EVALSHA compare-and-delete";
-    let compared = compare(name, &mutex, 3_000, &commands.to_string(), async |pairs| {
+    let commands = commands.to_string();
+    let compared = compare(name, &mutex, 3_000, &commands, async |pairs| {
         for _ in 0..pairs {
             set_and_delete(&mut raw, &give).await;
         }
