@@ -88,17 +88,10 @@ impl Directory {
         }
     }
 
-    /// Blocks until a peer ends. `false` if that cannot be waited for.
-    pub(super) fn wait_for_end(&self, peer: &str) -> bool {
-        let Ok(file) = self.open_lock(peer) else {
-            return false;
-        };
-        loop {
-            match flock(&file, FlockOperation::LockShared) {
-                Err(Errno::INTR) => {}
-                ended => return ended.is_ok(),
-            }
-        }
+    /// A peer's end, to be waited for. `None` if its file is gone: then it ended well, and told
+    /// whom that concerns, or nothing is known of it.
+    pub(super) fn end_of(&self, peer: &str) -> Option<End> {
+        self.open_lock(peer).ok().map(End)
     }
 
     fn open_lock(&self, peer: &str) -> Result<OwnedFd, Errno> {
@@ -141,6 +134,22 @@ impl Directory {
         for suffix in [SOCKET, LOCK] {
             // What is left is swept by a later opener.
             let _ = unlinkat(&self.handle, format!("{peer}{suffix}"), AtFlags::empty());
+        }
+    }
+}
+
+/// The end of a peer.
+#[derive(Debug)]
+pub(super) struct End(OwnedFd);
+
+impl End {
+    /// Blocks until the peer ends. `false` if the kernel does not let us wait.
+    pub(super) fn wait(self) -> bool {
+        loop {
+            match flock(&self.0, FlockOperation::LockShared) {
+                Err(Errno::INTR) => {}
+                ended => return ended.is_ok(),
+            }
         }
     }
 }
@@ -214,10 +223,6 @@ impl Peer {
         }
         Ok(())
     }
-
-    pub(super) fn listens(&self) -> bool {
-        self.listener.is_some()
-    }
 }
 
 impl Drop for Peer {
@@ -263,12 +268,14 @@ mod tests {
         std::fs::write(directory.path.join("00ff.lock"), "").unwrap();
         assert_eq!(directory.life("00ff"), Life::Dead);
         assert_eq!(directory.life("00fe"), Life::Alive);
-        assert!(directory.wait_for_end("00ff"));
-        assert!(!directory.wait_for_end("00fe"));
+        assert!(directory.end_of("00ff").unwrap().wait());
+        assert!(directory.end_of("00fe").is_none());
 
         let dead = directory.dead();
         assert_eq!(dead.len(), 1);
-        dead.into_iter().for_each(|dead| dead.remove(&directory));
+        for dead in dead {
+            dead.remove(&directory);
+        }
         assert_eq!(directory.life("00ff"), Life::Alive);
         assert!(directory.dead().is_empty());
     }
@@ -293,7 +300,9 @@ mod tests {
         std::thread::scope(|scope| {
             let sweeper = scope.spawn(|| {
                 for _ in 0..2000 {
-                    directory.dead().into_iter().for_each(|dead| dead.remove(&directory));
+                    for dead in directory.dead() {
+                        dead.remove(&directory);
+                    }
                 }
             });
             while !sweeper.is_finished() {

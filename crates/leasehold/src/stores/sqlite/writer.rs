@@ -197,3 +197,82 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Effect;
+
+    fn writer(root: &std::path::Path) -> Writer {
+        Writer::new(root.join("l.db"), Arc::default())
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_the_next_command_works() {
+        let root = tempfile::tempdir().unwrap();
+        let writer = writer(root.path());
+        let panicked = writer.send(|_, _| -> Result<(), Trouble> { panic!("on purpose") });
+        // Sent before the first one is answered: whatever becomes of it, it is answered.
+        let beside = writer.send(|_, _| Ok(1));
+        let trouble = panicked.await.unwrap_err();
+        assert_eq!((trouble.kind, trouble.effect), (ErrorKind::Unavailable, Effect::Unknown));
+        assert!(matches!(beside.await, Ok(1) | Err(_)));
+        assert_eq!(writer.send(|_, _| Ok(2)).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_failure_undoes_the_whole_batch_and_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let writer = writer(root.path());
+        let (block, blocked) = mpsc::channel::<()>();
+        let (started, start) = mpsc::channel::<()>();
+        // Holds the thread, so that what follows is one batch.
+        let first = writer.send(move |_, _| {
+            let _ = (started.send(()), blocked.recv());
+            Ok(())
+        });
+        start.recv().unwrap();
+        let session = leasehold_core::SessionId::new("s");
+        let terms = leasehold_core::Terms {
+            ttl: std::time::Duration::from_mins(1),
+            owner: leasehold_core::Note::default(),
+            detached: true,
+        };
+        let id = session.clone();
+        let opened = writer.send(move |wire, now| {
+            let peer = wire.be_seen()?;
+            wire.open_session(now, &id, &terms, &peer)
+        });
+        let failed = writer.send(|_, _| -> Result<(), Trouble> {
+            Err(Trouble::new(ErrorKind::Full, "on purpose"))
+        });
+        block.send(()).unwrap();
+        first.await.unwrap();
+        for trouble in [opened.await.unwrap_err(), failed.await.unwrap_err()] {
+            assert_eq!((trouble.kind, trouble.effect), (ErrorKind::Full, Effect::None));
+        }
+        let renewed = writer.send(move |wire, now| wire.renew(now, &session, &[])).await.unwrap();
+        assert_eq!(renewed, leasehold_core::Renewed::Ended, "the session was not opened");
+    }
+
+    #[tokio::test]
+    async fn commands_run_in_the_order_they_were_sent() {
+        let root = tempfile::tempdir().unwrap();
+        let writer = writer(root.path());
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let sent: Vec<_> = (0..300)
+            .map(|number| {
+                let order = Arc::clone(&order);
+                writer.send(move |_, _| {
+                    order.lock().unwrap().push(number);
+                    Ok(())
+                })
+            })
+            .collect();
+        for answer in futures::future::join_all(sent).await {
+            answer.unwrap();
+        }
+        assert!(order.lock().unwrap().is_sorted());
+        assert_eq!(order.lock().unwrap().len(), 300);
+    }
+}

@@ -248,7 +248,7 @@ impl Wire {
 }
 
 /// `SQLITE_IOERR_SHMSIZE`: the memory shared by processes could not grow. It lies on the disk.
-const NO_ROOM_FOR_SHARED_MEMORY: i32 = 10 | (19 << 8);
+const NO_ROOM_FOR_SHARED_MEMORY: i32 = rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
 /// What the driver's error means.
 fn trouble_of(error: rusqlite::Error) -> Trouble {
