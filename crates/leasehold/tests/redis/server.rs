@@ -136,11 +136,6 @@ impl Raw {
         self.run(&["EVAL", text, "1", key, argument])
     }
 
-    /// How many commands the server has run, those inside of scripts too.
-    pub(crate) fn commands(&mut self) -> u64 {
-        self.info("stats", "total_commands_processed")
-    }
-
     pub(crate) fn info(&mut self, section: &str, field: &str) -> u64 {
         let text: String = self.run(&["INFO", section]);
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
