@@ -81,7 +81,7 @@ pub(crate) async fn rule_2_a_hand_over_counts_from_the_last_acknowledged_renewal
             .map(|sent| sent.at)
             .max()
             .expect("a session was opened");
-        let latest = acknowledged + (ttl - alice.timing().drift());
+        let latest = acknowledged + ttl - alice.timing().drift();
         let deadline = guard.deadline();
         assert!(deadline <= latest, "{:?} past what was acknowledged", deadline.since(latest));
         drop(guard);
