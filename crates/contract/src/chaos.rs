@@ -263,7 +263,11 @@ impl Store for Chaos {
         let session = session.clone();
         async move {
             let told = self.through(Call::Disturbed, |store| {
-                async move { Ok(store.disturbed(&session).await) }.boxed()
+                async move {
+                    store.disturbed(&session).await;
+                    Ok(())
+                }
+                .boxed()
             });
             if told.await.is_err() {
                 // A hint that is lost is silence, not a failure.

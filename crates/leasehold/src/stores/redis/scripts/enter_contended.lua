@@ -35,8 +35,9 @@ end
 
 local rank
 if ARGV[3] == 'try' then
+  -- One that stood in line until now counts those ahead of it, not all.
+  rank = redis.call('ZRANK', L, claim) or redis.call('ZCARD', L)
   withdraw(L, W, claim)
-  rank = redis.call('ZCARD', L)
 else
   if not in_line(L, W, now, claim) then
     local last_ticket = redis.call('ZREVRANGE', L, 0, 0, 'WITHSCORES')[2] or 0
