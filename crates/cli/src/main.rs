@@ -1,2 +1,11 @@
-//! .
-fn main() {}
+//! `leasehold`.
+mod child;
+mod guardian;
+mod signals;
+mod terminal;
+fn main() -> std::process::ExitCode {
+    if guardian::is_wanted() {
+        return guardian::main();
+    }
+    std::process::ExitCode::SUCCESS
+}
