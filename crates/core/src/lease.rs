@@ -86,7 +86,7 @@ impl Timing {
     /// The shortest TTL that any store can keep. Most ask for more: see their guarantees.
     pub const MIN_TTL: Duration = Duration::from_millis(20);
     /// The longest TTL.
-    pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+    pub const MAX_TTL: Duration = Duration::from_hours(24);
 
     /// The default timing for a TTL: renewed at a third of it; a drift margin of a tenth, which
     /// covers a clock that is slewed as fast as the common time daemons do it (chrony: 8.3 %);
@@ -199,7 +199,7 @@ impl Lease {
     /// The moment until which the holder may act: sent + TTL − drift margin.
     #[must_use]
     pub fn deadline(&self) -> Moment {
-        self.sent + (self.timing.ttl - self.timing.drift)
+        self.sent + self.timing.ttl.saturating_sub(self.timing.drift)
     }
 
     /// The moment of the loss signal: the deadline less the grace.

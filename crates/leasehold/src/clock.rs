@@ -1,5 +1,7 @@
 //! The one file that reads a clock.
 
+use std::time::Duration;
+
 use leasehold_core::Moment;
 
 /// Now, on the clock that counts time asleep: `CLOCK_BOOTTIME` on Linux.
@@ -17,4 +19,26 @@ pub fn now() -> Moment {
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     let nanos = u64::try_from(now.tv_nsec).unwrap_or_default();
     Moment::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+/// Microseconds since 1970 by the wall clock: only ever a lower bound for fences.
+#[must_use]
+pub fn wall_micros() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Sleeps until `moment`, and at most a second longer if the machine was suspended meanwhile:
+/// tokio's timers do not count time asleep, so the clock is looked at again each second.
+///
+/// Cancel safe.
+pub(crate) async fn sleep_until(moment: Moment) {
+    const LOOK: Duration = Duration::from_secs(1);
+    loop {
+        let left = moment.since(now());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK)).await;
+    }
 }

@@ -1,11 +1,39 @@
-//! .
+//! Distributed locks that are *leases* (a lock ends by itself when its holder dies) and that come
+//! with a *fencing token* (a number that only grows, so that whatever the lock protects can refuse
+//! a holder that lost it without noticing).
 
+pub mod blocking;
+mod client;
 pub mod clock;
-pub mod error;
+mod detached;
+mod error;
+mod guard;
+mod mutex;
 mod random;
-pub mod store;
+mod session;
+mod store;
 pub mod stores;
 
+pub use client::{Client, ClientBuilder, IntoKeyError};
+pub use detached::{Grant, Standing};
 pub use error::{Effect, Error, ErrorKind, Result};
+pub use guard::{Guard, Released};
 pub use leasehold_core as core;
-pub use store::Store;
+pub use leasehold_core::{
+    Ahead, Claim, ClaimError, ClaimId, Enter, Fence, Key, KeyError, Left, Line, Moment, Note,
+    Party, Place, Renewed, SessionId, Terms, Timing, TimingError,
+};
+pub use mutex::{Attempt, Mutex};
+pub use session::Wait;
+pub use store::{Guarantees, LeaseScope, Store};
+
+/// Runs a documentation example.
+#[doc(hidden)]
+pub fn doc_test(example: impl Future<Output = Result<()>>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(example)
+        .expect("the example");
+}

@@ -21,16 +21,13 @@ use crate::stores::mailbox::Mailbox;
 /// A store in this process's memory. Clones are handles to the same store.
 ///
 /// ```
-/// # tokio_test(async {
+/// # leasehold::doc_test(async {
 /// use leasehold::{Client, stores::Memory};
 /// let client = Client::builder().store(Memory::new()).build()?;
 /// let guard = client.mutex("report")?.lock().await?;
 /// assert!(client.mutex("report")?.try_lock().await?.is_none());
 /// guard.release().await?;
 /// # Ok(()) });
-/// # fn tokio_test(f: impl Future<Output = leasehold::Result<()>>) {
-/// #     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(f).unwrap();
-/// # }
 /// ```
 #[derive(Clone, Default)]
 pub struct Memory {

@@ -3,4 +3,39 @@
 pub(crate) mod mailbox;
 pub mod memory;
 
+use std::sync::Arc;
+
 pub use memory::Memory;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::Store;
+
+/// The store that `url` names. Parses and checks; no IO happens before the store is used.
+///
+/// # Errors
+///
+/// [`ErrorKind::Invalid`] for a URL that names no store or that the store cannot read,
+/// [`ErrorKind::Unsupported`] for a store that this build does not contain.
+pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
+    // The URL itself may contain a password, so an error names no more of it than the scheme.
+    let (scheme, rest) = url.split_once(':').ok_or_else(|| {
+        let detail = "a store is named by a URL such as sqlite:/var/lib/app/locks.db or \
+                      redis://localhost; this text has no scheme";
+        Error::new(ErrorKind::Invalid, "read the store's URL", detail)
+    })?;
+    match scheme {
+        "memory" if rest.is_empty() => Ok(Arc::new(Memory::new())),
+        "memory" => {
+            let detail = "memory: takes nothing after the colon";
+            Err(Error::new(ErrorKind::Invalid, "read the store's URL", detail))
+        }
+        scheme => {
+            let detail =
+                format!("{scheme:?} is no store of this build; there are: {}", SCHEMES.join(", "));
+            Err(Error::new(ErrorKind::Unsupported, "read the store's URL", detail))
+        }
+    }
+}
+
+/// The URL schemes of the stores that this build contains.
+const SCHEMES: &[&str] = &["memory"];

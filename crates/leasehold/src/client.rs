@@ -1,0 +1,260 @@
+//! The way in: a store, a TTL, and the session that they make.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_core::{Key, KeyError, Note, Terms, Timing};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::mutex::Mutex;
+use crate::session::{Handle, Settings};
+use crate::store::Store;
+use crate::stores;
+
+/// A connection to a lock service, and the one session that carries all that is claimed through
+/// it. Cloning is cheap, and clones share the session.
+///
+/// Nothing is connected before the first lock. The first lock starts one background task on the
+/// tokio runtime it runs on; the task renews every hold and ends with the last handle (client,
+/// mutex or guard).
+#[derive(Debug, Clone)]
+pub struct Client {
+    handle: Arc<Handle>,
+}
+
+impl Client {
+    /// A client for the store at `url` with the default settings. No IO happens yet.
+    ///
+    /// | URL | store |
+    /// |---|---|
+    /// | `sqlite:` | the embedded store in the user's state directory |
+    /// | `sqlite:PATH` | the embedded store in the file `PATH` |
+    /// | `redis://…`, `rediss://…`, `redis+unix:///…` | a Redis server |
+    /// | `memory:` | this process only, for tests |
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] for a URL that is none of these,
+    /// [`ErrorKind::Unsupported`] for a store that this build does not contain.
+    pub fn open(url: &str) -> Result<Self> {
+        Self::builder().url(url).build()
+    }
+
+    /// A client with other settings than the default.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// A mutex on `key`. No IO happens yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when `key` is no key: see [`Key`].
+    pub fn mutex<K>(&self, key: K) -> Result<Mutex>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        let key = key.try_into().map_err(|error| {
+            let detail = error.into_key_error();
+            self.handle.error(ErrorKind::Invalid, "use the key", detail)
+        })?;
+        Ok(Mutex::new(Arc::clone(&self.handle), key))
+    }
+
+    /// The store, to look at with [`Store::inspect`], [`Store::keys`] and [`Store::revoke`].
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        self.handle.store()
+    }
+
+    /// Cancelled when everything was given back, after the last handle is gone.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.handle.ended()
+    }
+
+    /// The durations that govern its leases.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.handle.settings().timing
+    }
+
+    /// Gives everything back and ends the background task. Guards that are left are lost.
+    ///
+    /// Dropping the last handle does the same in the background; at the end of a program nothing
+    /// may be left to run it, so call this.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future goes on closing in the background.
+    ///
+    /// # Errors
+    ///
+    /// When the store did not confirm within 2 seconds. The TTL then ends what was held.
+    pub async fn close(self) -> Result<()> {
+        self.handle.close().await
+    }
+}
+
+/// What can go wrong when something is made a [`Key`]. Sealed: for the types that [`Key`] itself
+/// can be made of.
+pub trait IntoKeyError: sealed::Sealed {
+    /// The reason, as text.
+    #[doc(hidden)]
+    fn into_key_error(self) -> String;
+}
+
+impl IntoKeyError for KeyError {
+    fn into_key_error(self) -> String {
+        self.to_string()
+    }
+}
+
+impl IntoKeyError for std::convert::Infallible {
+    fn into_key_error(self) -> String {
+        match self {}
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for leasehold_core::KeyError {}
+    impl Sealed for std::convert::Infallible {}
+}
+
+/// Settings of a [`Client`]; see its methods for the defaults.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct ClientBuilder {
+    store: Option<Arc<dyn Store>>,
+    url: Option<String>,
+    ttl: Option<Duration>,
+    renew_every: Option<Duration>,
+    drift: Option<Duration>,
+    grace: Option<Duration>,
+    max_hold: Option<Duration>,
+    owner: Option<String>,
+    detached: bool,
+}
+
+impl ClientBuilder {
+    /// The TTL when none is set: long enough for a garbage collection or a failover, short enough
+    /// that a crash does not hold others up for minutes.
+    pub const DEFAULT_TTL: Duration = Duration::from_secs(30);
+
+    /// The store by its URL: see [`Client::open`]. Default: the embedded store, `sqlite:`.
+    pub fn url(mut self, url: &str) -> Self {
+        self.url = Some(url.to_owned());
+        self
+    }
+
+    /// The store itself.
+    pub fn store(self, store: impl Store) -> Self {
+        self.shared_store(Arc::new(store))
+    }
+
+    /// The store itself, shared with others.
+    pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// How long a hold lasts after its last renewal. Default: 30 seconds.
+    ///
+    /// A hold is renewed while its holder lives, so this bounds how long a crash blocks others,
+    /// not how long a job may take.
+    pub const fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// How often a hold is renewed: above zero, under half of the TTL. Default: a third of it.
+    pub const fn renew_every(mut self, renew_every: Duration) -> Self {
+        self.renew_every = Some(renew_every);
+        self
+    }
+
+    /// How far the clocks of this machine and of the store may run apart within one TTL; a hold
+    /// ends that much earlier here than there. Default: a tenth of the TTL.
+    pub const fn drift(mut self, drift: Duration) -> Self {
+        self.drift = Some(drift);
+        self
+    }
+
+    /// How long before the deadline the loss is signalled. Default: a twentieth of the TTL.
+    pub const fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// The longest time that a hold is kept, whatever is renewed: so that a job that hangs frees
+    /// its lock. Longer than the grace. Default: no limit.
+    pub const fn max_hold(mut self, max_hold: Duration) -> Self {
+        self.max_hold = Some(max_hold);
+        self
+    }
+
+    /// Who the holder says it is, for others to read. Default: host name and process id.
+    pub fn owner(mut self, owner: &str) -> Self {
+        self.owner = Some(owner.to_owned());
+        self
+    }
+
+    /// Whether holds may outlive this process: see [`Guard::detach`](crate::Guard::detach).
+    /// A store that notices a process's death then does not act on it. Default: no.
+    pub const fn detached(mut self, detached: bool) -> Self {
+        self.detached = detached;
+        self
+    }
+
+    /// Checks the settings and makes the client. No IO happens yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] for durations that do not fit each other or the store, and for a URL
+    /// or an owner that is not valid; [`ErrorKind::Unsupported`] for a store that this build does
+    /// not contain.
+    pub fn build(self) -> Result<Client> {
+        let store = match (self.store, &self.url) {
+            (Some(_), Some(_)) => {
+                let detail = "both a store and a URL were given; give one";
+                return Err(Error::new(ErrorKind::Invalid, "build the client", detail));
+            }
+            (Some(store), None) => store,
+            (None, url) => stores::connect(url.as_deref().unwrap_or("sqlite:"))?,
+        };
+        let invalid =
+            |detail: String| Error::new(ErrorKind::Invalid, "build the client", detail).at(&store);
+        let ttl = self.ttl.unwrap_or(Self::DEFAULT_TTL);
+        let set = |timing: Timing| {
+            let every =
+                self.renew_every.map_or(Ok(timing), |every| timing.with_renew_every(every))?;
+            let drift = self.drift.map_or(Ok(every), |drift| every.with_drift(drift))?;
+            self.grace.map_or(Ok(drift), |grace| drift.with_grace(grace))
+        };
+        let timing = Timing::new(ttl).and_then(set).map_err(|error| invalid(error.to_string()))?;
+        let min_ttl = store.guarantees().min_ttl;
+        if ttl < min_ttl {
+            return Err(invalid(format!(
+                "a TTL of {ttl:?} is below the store's minimum of {min_ttl:?}"
+            )));
+        }
+        if let Some(max_hold) = self.max_hold.filter(|max_hold| *max_hold <= timing.grace()) {
+            let grace = timing.grace();
+            return Err(invalid(format!(
+                "a longest hold of {max_hold:?} is not longer than the grace of {grace:?}"
+            )));
+        }
+        let owner = self.owner.unwrap_or_else(this_process);
+        let owner = Note::new(&owner).map_err(|error| invalid(format!("the owner: {error}")))?;
+        let terms = Terms { ttl, owner, detached: self.detached };
+        let settings = Settings { timing, terms, max_hold: self.max_hold };
+        Ok(Client { handle: Handle::new(store, settings) })
+    }
+}
+
+fn this_process() -> String {
+    let system = rustix::system::uname();
+    format!("{}:{}", system.nodename().to_string_lossy(), std::process::id())
+}

@@ -1,0 +1,137 @@
+//! Holds that outlive the process that took them: for scripts.
+
+use std::time::Duration;
+
+use leasehold_core::{Claim, ClaimId, Fence, Key, Left, Note, Renewed, SessionId};
+
+use crate::client::Client;
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::Released;
+use crate::session::Entry;
+
+/// A hold without a guard: nobody renews it, it lives to its TTL, and whoever has its token can
+/// renew, check and release it from any process.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    key: Key,
+    fence: Option<Fence>,
+    session: SessionId,
+    claim: ClaimId,
+}
+
+impl Grant {
+    pub(crate) fn new(entry: &Entry, fence: Fence) -> Self {
+        Self {
+            key: entry.claim.key.clone(),
+            fence: Some(fence),
+            session: entry.session.clone(),
+            claim: entry.claim.id,
+        }
+    }
+
+    /// Reads a token that [`Grant::token`] made. The fence is not in it: see [`Client::check`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when it is not such a token.
+    pub fn from_token(key: Key, token: &str) -> Result<Self> {
+        let parts = token.rsplit_once('.').and_then(|(session, claim)| {
+            Some((SessionId::new(session), ClaimId::from_hex(claim)?))
+        });
+        let Some((session, claim)) = parts.filter(|(session, _)| !session.as_str().is_empty())
+        else {
+            let detail = "it is not a token of a grant; pass the `token` of the grant as it is";
+            return Err(Error::new(ErrorKind::Invalid, "read the token for", detail).about(&key));
+        };
+        Ok(Self { key, fence: None, session, claim })
+    }
+
+    /// What is held.
+    #[must_use]
+    pub const fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The fencing token, where the grant was just made.
+    #[must_use]
+    pub const fn fence(&self) -> Option<Fence> {
+        self.fence
+    }
+
+    /// The text that gives power over the hold. Secret, like a password that lives as long as it.
+    #[must_use]
+    pub fn token(&self) -> String {
+        format!("{}.{}", self.session.as_str(), self.claim.to_hex())
+    }
+
+    fn claim(&self) -> Claim {
+        Claim::exclusive(self.claim, self.key.clone(), Note::default())
+    }
+}
+
+/// What is left of a detached hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its fencing token, where the store keeps it.
+    pub fence: Option<Fence>,
+    /// For how long the holder may still act: by the store's clock, less the drift margin and
+    /// the time that the answer took.
+    pub left: Duration,
+}
+
+/// Work on detached holds.
+impl Client {
+    /// Renews a detached hold for its TTL; whether it was still ours.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves it open whether the hold was renewed.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached or refuses.
+    pub async fn renew(&self, grant: &Grant) -> Result<bool> {
+        let claim = grant.claim();
+        let renewed = self.store().renew(&grant.session, std::slice::from_ref(&claim)).await;
+        Ok(match renewed.map_err(|error| error.about(&grant.key))? {
+            Renewed::Extended { lost } => lost.is_empty(),
+            Renewed::Ended => false,
+        })
+    }
+
+    /// What is left of a detached hold; `None` if it is not ours any more.
+    ///
+    /// Cancel safe: it only reads.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached or refuses.
+    pub async fn check(&self, grant: &Grant) -> Result<Option<Standing>> {
+        let sent = clock::now();
+        let line = self.store().inspect(&grant.key).await?;
+        let ours = line.holders.into_iter().find(|holder| holder.claim == Some(grant.claim));
+        let slack = clock::now().since(sent) + self.timing().drift();
+        Ok(ours.map(|holder| Standing {
+            fence: holder.fence,
+            left: holder.left.unwrap_or_default().saturating_sub(slack),
+        }))
+    }
+
+    /// Releases a detached hold, and says whether it was still ours.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves it open whether the hold was released; release it again.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached or refuses.
+    pub async fn release(&self, grant: &Grant) -> Result<Released> {
+        let left = self.store().leave(&grant.session, &grant.claim()).await;
+        Ok(match left.map_err(|error| error.about(&grant.key))? {
+            Left::Released => Released::Held,
+            Left::Withdrawn | Left::Gone => Released::Lost,
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! A granted claim in the hands of the caller.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_core::backoff::Backoff;
+use leasehold_core::{Fence, Key, Left, Moment};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::detached::Grant;
+use crate::error::{Effect, ErrorKind, Result};
+use crate::random;
+use crate::session::{Entry, Handle};
+
+/// A hold. It is renewed in the background until it is released, dropped or lost.
+///
+/// What it promises about time, exactly:
+///
+/// - [`check`](Guard::check) is true only if its clock read preceded the deadline.
+/// - While the process is scheduled, the loss is signalled before the deadline, whether or not the
+///   store answers. After a stop or a suspend the first `check` fails.
+/// - A stopped process can do nothing. Everything else is the job of the [`fence`](Guard::fence):
+///   hand it to what the lock protects, and let that refuse a smaller one than it has seen.
+///
+/// Dropping a guard releases the hold in the background; [`release`](Guard::release) also says
+/// whether it was still ours.
+#[derive(Debug)]
+#[must_use = "dropping a guard releases its hold"]
+pub struct Guard {
+    handle: Arc<Handle>,
+    entry: Arc<Entry>,
+    fence: Fence,
+    /// The claim needs no more leaving.
+    done: bool,
+}
+
+/// What a release found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// The hold was still ours: nobody else held the key since the grant.
+    Held,
+    /// The hold had been lost before: somebody else may have held the key meanwhile.
+    Lost,
+}
+
+impl Guard {
+    pub(crate) const fn new(handle: Arc<Handle>, entry: Arc<Entry>, fence: Fence) -> Self {
+        Self { handle, entry, fence, done: false }
+    }
+
+    /// What is held.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        &self.entry.claim.key
+    }
+
+    /// The fencing token of this hold.
+    #[must_use]
+    pub const fn fence(&self) -> Fence {
+        self.fence
+    }
+
+    /// Until when the holder may act, as of now: renewals move it. Compare it with
+    /// [`clock::now`](crate::clock::now).
+    #[must_use]
+    pub fn deadline(&self) -> Moment {
+        self.entry.deadline()
+    }
+
+    /// How long until the loss is signalled unless the hold is renewed; zero once it is lost.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        if self.entry.lost().is_cancelled() {
+            return Duration::ZERO;
+        }
+        self.entry.lost_at().since(clock::now())
+    }
+
+    /// Whether the holder may still act. Cheap: reads a clock, asks nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Lost`] once the loss was signalled or its time has come.
+    pub fn check(&self) -> Result<()> {
+        if self.entry.is_good(clock::now()) {
+            return Ok(());
+        }
+        let detail = "the lease was not renewed in time, or the hold was revoked; stop, and \
+                      let the fence protect what was written";
+        Err(self.handle.error(ErrorKind::Lost, "go on holding", detail).about(self.key()))
+    }
+
+    /// Resolves when the hold is lost: a grace before the deadline, while the process is scheduled.
+    ///
+    /// Cancel safe.
+    pub async fn lost(&self) {
+        self.entry.lost().cancelled().await;
+    }
+
+    /// A token that is cancelled when the hold is lost: for handing to tasks and libraries. It is
+    /// not cancelled by a release.
+    #[must_use]
+    pub fn cancellation(&self) -> CancellationToken {
+        self.entry.lost().clone()
+    }
+
+    /// Ends the hold, and says whether it was still ours.
+    ///
+    /// After an unknown outcome it asks again, until the deadline: the claim id tells whose the
+    /// hold was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future goes on releasing in the background, like dropping the guard.
+    ///
+    /// # Errors
+    ///
+    /// When the store did not answer until the deadline. The TTL then ends the hold, if the
+    /// background release does not.
+    pub async fn release(mut self) -> Result<Released> {
+        let mut backoff = Backoff::new(RETRY, RETRY_CAP, random::seed()?);
+        let mut doubtful = false;
+        loop {
+            let error = match self.handle.leave(&self.entry).await {
+                Ok(left) => {
+                    self.done = true;
+                    // Gone after a request whose answer was cut off: that request ended it, unless
+                    // the lease could have lapsed meanwhile.
+                    let ours =
+                        left == Left::Released || (doubtful && self.entry.is_good(clock::now()));
+                    return Ok(if ours { Released::Held } else { Released::Lost });
+                }
+                Err(error) => error,
+            };
+            doubtful |= error.effect() == Effect::Unknown;
+            let pause = backoff.next_wait();
+            if !error.is_transient() || clock::now() + pause >= self.entry.deadline() {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Stops renewing without releasing: the hold lives to its TTL, and whoever has the grant can
+    /// renew and release it from any process. Needs a client that was built
+    /// [`detached`](crate::ClientBuilder::detached), or the hold ends with this process.
+    #[must_use = "the grant is the only way left to release the hold"]
+    pub fn detach(mut self) -> Grant {
+        self.done = true;
+        self.handle.detach(&self.entry);
+        Grant::new(&self.entry, self.fence)
+    }
+}
+
+const RETRY: Duration = Duration::from_millis(20);
+const RETRY_CAP: Duration = Duration::from_millis(500);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.done {
+            self.handle.leave_later(&self.entry, false);
+        }
+    }
+}

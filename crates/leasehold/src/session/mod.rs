@@ -1,0 +1,284 @@
+//! A process's liveness with a store: opens the session, registers claims with it, and keeps one
+//! background task ([`task`]) that renews everything.
+//!
+//! Handles (a client, its mutexes, its guards) share one [`Handle`]; when the last one is dropped,
+//! the channel to the task closes, and the task gives back what is left and ends.
+
+mod acquire;
+mod entry;
+mod task;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use leasehold_core::{Claim, ClaimId, Left, Moment, SessionId, Terms, Timing};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+pub use acquire::Wait;
+pub(crate) use acquire::{Acquired, Observer, Request};
+pub(crate) use entry::Entry;
+
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{LeaseScope, Store};
+
+/// What a session is made with.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) timing: Timing,
+    pub(crate) terms: Terms,
+    pub(crate) max_hold: Option<Duration>,
+}
+
+/// What the handles share: dropping the last one ends the task.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    shared: Arc<Shared>,
+    orders: UnboundedSender<Order>,
+    /// The task's end of the channel, until the first use inside a runtime spawns the task.
+    unspawned: Mutex<Option<UnboundedReceiver<Order>>>,
+    opening: tokio::sync::Mutex<()>,
+}
+
+/// What the handles share with the task.
+#[derive(Debug)]
+struct Shared {
+    store: Arc<dyn Store>,
+    settings: Settings,
+    state: Mutex<State>,
+    /// Cancelled when the task has ended, or never will begin.
+    ended: CancellationToken,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    open: Option<Open>,
+    /// Every claim, waiting or held, that the store may know and that nobody gave up.
+    entries: HashMap<ClaimId, Arc<Entry>>,
+    closed: bool,
+    /// A grant was detached, so the session must outlive the task.
+    detached: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Open {
+    id: SessionId,
+    /// When the latest acknowledged opening or renewal was sent.
+    sent: Moment,
+}
+
+/// What the handles ask of the task.
+#[derive(Debug)]
+enum Order {
+    /// A session was opened, or a hold ends sooner than the next look: plan again.
+    Look,
+    /// Leave the store's line for this claim, and go on trying until it is certain.
+    Leave { entry: Arc<Entry>, suspect: bool },
+    /// Renew now, and say when it is done.
+    Renew(oneshot::Sender<()>),
+    /// Give everything back, end, and say how it went.
+    Close(oneshot::Sender<Result<()>>),
+}
+
+impl Handle {
+    pub(crate) fn new(store: Arc<dyn Store>, settings: Settings) -> Arc<Self> {
+        let (orders, receiver) = unbounded_channel();
+        Arc::new(Self {
+            shared: Arc::new(Shared {
+                store,
+                settings,
+                state: Mutex::default(),
+                ended: CancellationToken::new(),
+            }),
+            orders,
+            unspawned: Mutex::new(Some(receiver)),
+            opening: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// Gives everything back and ends the task. Every guard that is left is lost.
+    pub(crate) async fn close(&self) -> Result<()> {
+        if lock(&self.unspawned).take().is_some() {
+            self.shared.lock().closed = true;
+            self.shared.ended.cancel();
+            return Ok(());
+        }
+        let (done, closed) = oneshot::channel();
+        self.order(Order::Close(done));
+        // A task that is gone has nothing left to give back.
+        closed.await.unwrap_or(Ok(()))
+    }
+
+    /// Cancelled when everything was given back, after the last handle is gone.
+    pub(crate) fn ended(&self) -> CancellationToken {
+        self.shared.ended.clone()
+    }
+
+    fn order(&self, order: Order) {
+        // Without a task (its runtime was shut down) nothing can be done; the TTL remains.
+        let _ = self.orders.send(order);
+    }
+
+    /// Spawns the task on first use.
+    fn ensure_task(&self) -> Result<()> {
+        let refused = |detail| Err(self.error(ErrorKind::Invalid, "use the client", detail));
+        if self.shared.lock().closed || self.orders.is_closed() {
+            return refused(
+                "it was closed, or the runtime that it was first used on was shut down; make \
+                 a new client",
+            );
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return refused("there is no tokio runtime; use leasehold::blocking outside of one");
+        };
+        if let Some(orders) = lock(&self.unspawned).take() {
+            runtime.spawn(task::run(Arc::clone(&self.shared), orders));
+        }
+        Ok(())
+    }
+
+    /// The open session; opens one if there is none.
+    async fn open(&self) -> Result<Open> {
+        self.ensure_task()?;
+        if let Some(open) = self.shared.lock().open.clone() {
+            return Ok(open);
+        }
+        let _turn = self.opening.lock().await;
+        if let Some(open) = self.shared.lock().open.clone() {
+            return Ok(open);
+        }
+        let sent = clock::now();
+        let opening = self.store().open(&self.settings().terms);
+        let id = self.shared.answered("open a session", opening).await?;
+        let open = Open { id, sent };
+        self.shared.lock().open = Some(open.clone());
+        self.order(Order::Look);
+        Ok(open)
+    }
+
+    /// Registers a claim, so that it is renewed from the moment the store acknowledges it.
+    fn register(&self, claim: Claim, open: &Open) -> Arc<Entry> {
+        // Under a session's lease a claim lasts as long as the session does; under one of its own
+        // it has nothing until its `enter` is acknowledged.
+        let sent = match self.store().guarantees().lease {
+            LeaseScope::Session => open.sent,
+            LeaseScope::Claim => Moment::ORIGIN,
+        };
+        let entry = Arc::new(Entry::new(claim, open.id.clone(), sent, self.settings().timing));
+        let mut state = self.shared.lock();
+        if let Some(current) = state.open.as_ref().filter(|current| current.id == open.id) {
+            if self.store().guarantees().lease == LeaseScope::Session {
+                // A renewal may have been acknowledged since the caller looked.
+                entry.extend(current.sent);
+            }
+        } else {
+            entry.lose();
+        }
+        state.entries.insert(entry.claim.id, Arc::clone(&entry));
+        drop(state);
+        entry
+    }
+
+    /// Gives up a claim in the background.
+    pub(crate) fn leave_later(&self, entry: &Arc<Entry>, suspect: bool) {
+        self.shared.lock().entries.remove(&entry.claim.id);
+        self.order(Order::Leave { entry: Arc::clone(entry), suspect });
+    }
+
+    /// Takes a claim out of the renewals without leaving it: it lives to its TTL.
+    pub(crate) fn detach(&self, entry: &Entry) {
+        let mut state = self.shared.lock();
+        state.entries.remove(&entry.claim.id);
+        state.detached = true;
+    }
+
+    /// Takes a claim out of the renewals and asks the store once to end it.
+    pub(crate) async fn leave(&self, entry: &Entry) -> Result<Left> {
+        // Out of the roll first: a renewal in flight may then report it lost, and nobody listens.
+        self.shared.lock().entries.remove(&entry.claim.id);
+        let leaving = self.store().leave(&entry.session, &entry.claim);
+        self.shared
+            .answered("release", leaving)
+            .await
+            .map_err(|error| error.about(&entry.claim.key))
+    }
+
+    /// Asks the task for a renewal and waits until it was tried.
+    async fn renew_now(&self) {
+        let (done, renewed) = oneshot::channel();
+        self.order(Order::Renew(done));
+        let _ = renewed.await;
+    }
+
+    pub(crate) fn error(
+        &self,
+        kind: ErrorKind,
+        attempt: &'static str,
+        detail: impl Into<String>,
+    ) -> Error {
+        Error::new(kind, attempt, detail).at(self.store())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if lock(&self.unspawned).is_some() {
+            self.shared.ended.cancel();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Waits for an answer of the store no longer than it could be of use.
+    async fn answered<T>(
+        &self,
+        attempt: &'static str,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let limit = self.settings.timing.ttl();
+        match tokio::time::timeout(limit, request).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.no_answer(attempt, limit)),
+        }
+    }
+
+    fn no_answer(&self, attempt: &'static str, limit: Duration) -> Error {
+        let detail = format!("no answer within {limit:?}");
+        Error::new(ErrorKind::Unavailable, attempt, detail).at(&self.store).outcome_unknown()
+    }
+
+    /// Forgets a session that the store no longer knows, and loses its claims.
+    fn end(&self, session: &SessionId) {
+        let mut state = self.lock();
+        if state.open.as_ref().is_some_and(|open| open.id == *session) {
+            state.open = None;
+        }
+        state.entries.retain(|_, entry| {
+            let ended = entry.session == *session;
+            if ended {
+                entry.lose();
+            }
+            !ended
+        });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that can panic runs while one of these is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

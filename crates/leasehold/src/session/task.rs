@@ -1,0 +1,358 @@
+//! The one background task of a session: renews everything at a fraction of the TTL, signals loss
+//! by its own timer whether or not the store answers, and gives back what handles dropped.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt, OptionFuture, join_all};
+use futures::stream::{FuturesUnordered, StreamExt};
+use leasehold_core::backoff::{Backoff, Random};
+use leasehold_core::{Claim, ClaimId, Lease, Moment, Renewed, SessionId};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::oneshot;
+
+use super::{Entry, Open, Order, Shared};
+use crate::clock;
+use crate::error::Result;
+use crate::random;
+use crate::store::LeaseScope;
+
+/// How long the end waits for the store.
+const FINISH: Duration = Duration::from_secs(2);
+
+/// Runs until the last handle is dropped or asks to close.
+pub(super) async fn run(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
+    let _lose_all = LoseAll(Arc::clone(&shared));
+    let mut work = Work::new(shared);
+    let closing = loop {
+        let wake = work.next_wake();
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Order::Close(done)) => break Some(done),
+                Some(order) => work.take(order),
+                None => break None,
+            },
+            Some(outcomes) = OptionFuture::from(work.renewal.as_mut()) => work.renewed(outcomes),
+            Some(()) = work.leaving.next() => {}
+            Some(()) = OptionFuture::from(work.disturbed.as_mut().map(|(_, wait)| wait)) => {
+                work.disturbed = None;
+                work.due = Some(clock::now());
+            }
+            Some(()) = OptionFuture::from(wake.map(clock::sleep_until)) => work.tick(),
+        }
+    };
+    let outcome = work.finish(orders).await;
+    if let Some(done) = closing {
+        let _ = done.send(outcome);
+    }
+}
+
+/// However the task ends, also with its runtime: nobody renews any more, so everything is lost.
+struct LoseAll(Arc<Shared>);
+
+impl Drop for LoseAll {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        state.open = None;
+        state.entries.drain().for_each(|(_, entry)| entry.lose());
+        drop(state);
+        self.0.ended.cancel();
+    }
+}
+
+/// What became of one batch of a renewal.
+struct Outcome {
+    session: SessionId,
+    sent: Moment,
+    batch: Vec<Arc<Entry>>,
+    renewed: Result<Renewed>,
+}
+
+struct Work {
+    shared: Arc<Shared>,
+    random: Random,
+    backoff: Backoff,
+    /// When to renew next; none while nothing is to be renewed.
+    due: Option<Moment>,
+    /// When the next hold is lost, as of the last look.
+    next_loss: Option<Moment>,
+    renewal: Option<BoxFuture<'static, Vec<Outcome>>>,
+    /// Who waits for the renewal under way, and for the one after it.
+    waiting: Vec<oneshot::Sender<()>>,
+    waiting_next: Vec<oneshot::Sender<()>>,
+    disturbed: Option<(SessionId, BoxFuture<'static, ()>)>,
+    leaving: FuturesUnordered<BoxFuture<'static, ()>>,
+}
+
+impl Work {
+    fn new(shared: Arc<Shared>) -> Self {
+        // The jitter only has to differ between processes; without it renewals still work.
+        let seed = random::seed().unwrap_or_default();
+        let every = shared.settings.timing.renew_every();
+        let backoff = Backoff::new(every / 32, every / 4, seed);
+        Self {
+            shared,
+            random: Random::new(seed),
+            backoff,
+            due: None,
+            next_loss: None,
+            renewal: None,
+            waiting: Vec::new(),
+            waiting_next: Vec::new(),
+            disturbed: None,
+            leaving: FuturesUnordered::new(),
+        }
+    }
+
+    fn next_wake(&self) -> Option<Moment> {
+        let due = self.due.filter(|_| self.renewal.is_none());
+        due.into_iter().chain(self.next_loss).min()
+    }
+
+    fn take(&mut self, order: Order) {
+        match order {
+            Order::Look => self.look(),
+            Order::Leave { entry, suspect } => {
+                self.leaving.push(leave(Arc::clone(&self.shared), entry, suspect).boxed());
+            }
+            Order::Renew(done) => {
+                // One under way was sent before the caller asked.
+                self.waiting_next.push(done);
+                self.due = Some(clock::now());
+            }
+            Order::Close(done) => drop(done),
+        }
+    }
+
+    /// Plans anew after something was opened, granted or renewed.
+    fn look(&mut self) {
+        let open = self.shared.lock().open.clone();
+        let Some(open) = open else {
+            (self.due, self.disturbed) = (None, None);
+            self.find_next_loss();
+            return;
+        };
+        if self.disturbed.as_ref().is_none_or(|(session, _)| *session != open.id) {
+            let (store, id) = (Arc::clone(&self.shared.store), open.id.clone());
+            let wait = async move { store.disturbed(&id).await }.boxed();
+            self.disturbed = Some((open.id.clone(), wait));
+        }
+        let lease = Lease::new(open.sent, self.shared.settings.timing);
+        let due = lease.renew_at(self.random.fraction());
+        self.due = Some(self.due.map_or(due, |planned| planned.min(due)));
+        self.find_next_loss();
+    }
+
+    fn tick(&mut self) {
+        let now = clock::now();
+        if self.renewal.is_none() && self.due.is_some_and(|due| due <= now) {
+            self.due = None;
+            self.begin_renewal();
+        }
+        if self.next_loss.is_some_and(|loss| loss <= now) {
+            self.lose_overdue(now);
+        }
+        self.find_next_loss();
+    }
+
+    /// Every grant leaves a renewal interval until its loss, or orders a look: so looking at each
+    /// renewal, whether it succeeds or fails, misses none.
+    fn find_next_loss(&mut self) {
+        let state = self.shared.lock();
+        let entered = state.entries.values().filter(|entry| entry.is_entered());
+        self.next_loss = entered.map(|entry| entry.lost_at()).min();
+    }
+
+    fn lose_overdue(&mut self, now: Moment) {
+        let mut state = self.shared.lock();
+        let overdue: Vec<_> = state
+            .entries
+            .extract_if(|_, entry| entry.is_entered() && entry.lost_at() <= now)
+            .map(|(_, entry)| entry)
+            .collect();
+        drop(state);
+        for entry in overdue {
+            entry.lose();
+            tracing::warn!(key = ?entry.claim.key, "lost: not renewed in time");
+            // The store may still hold the claim, and a session's renewal may go on extending it.
+            // The holder has until its deadline to stop.
+            let (shared, deadline) = (Arc::clone(&self.shared), entry.deadline());
+            let leaving = async move {
+                clock::sleep_until(deadline).await;
+                leave(shared, entry, false).await;
+            };
+            self.leaving.push(leaving.boxed());
+        }
+    }
+
+    fn begin_renewal(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let state = shared.lock();
+        let Some(Open { id, .. }) = state.open.clone() else {
+            // Whoever waits for a renewal looks again, and finds the session ended.
+            self.waiting_next.clear();
+            return;
+        };
+        let roll: Vec<Arc<Entry>> = state
+            .entries
+            .values()
+            .filter(|entry| entry.is_entered() && entry.session == id)
+            .cloned()
+            .collect();
+        drop(state);
+        self.waiting.append(&mut self.waiting_next);
+        let guarantees = shared.store.guarantees();
+        if roll.is_empty() && guarantees.lease == LeaseScope::Claim {
+            // Nothing to extend; the session is but a name.
+            self.renewed(Vec::new());
+            return;
+        }
+        let batches: Vec<Vec<Arc<Entry>>> = if roll.is_empty() {
+            vec![roll]
+        } else {
+            roll.chunks(guarantees.renew_batch.max(1)).map(<[_]>::to_vec).collect()
+        };
+        let renewals =
+            batches.into_iter().map(move |batch| renew(Arc::clone(&shared), id.clone(), batch));
+        self.renewal = Some(join_all(renewals).boxed());
+    }
+
+    fn renewed(&mut self, outcomes: Vec<Outcome>) {
+        self.renewal = None;
+        for done in self.waiting.drain(..) {
+            let _ = done.send(());
+        }
+        let mut failed = false;
+        let mut sent = clock::now();
+        for outcome in outcomes {
+            sent = sent.min(outcome.sent);
+            match outcome.renewed {
+                Ok(Renewed::Extended { lost }) => {
+                    self.extended(&outcome.batch, outcome.sent, &lost);
+                }
+                Ok(Renewed::Ended) => {
+                    tracing::warn!(store = %self.shared.store, "the session lapsed");
+                    self.shared.end(&outcome.session);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "could not renew; asking again");
+                    failed = true;
+                }
+            }
+        }
+        if failed {
+            self.due = Some(clock::now() + self.backoff.next_wait());
+        } else {
+            self.backoff.reset();
+            if let Some(open) = &mut self.shared.lock().open {
+                open.sent = open.sent.max(sent);
+            }
+            // A renewal that was asked for meanwhile goes first.
+            self.due = (!self.waiting_next.is_empty()).then(clock::now);
+        }
+        self.look_unless(failed);
+    }
+
+    fn look_unless(&mut self, failed: bool) {
+        if failed { self.find_next_loss() } else { self.look() }
+    }
+
+    fn extended(&self, batch: &[Arc<Entry>], sent: Moment, lost: &[ClaimId]) {
+        let lost: HashSet<&ClaimId> = lost.iter().collect();
+        let mut state = self.shared.lock();
+        for entry in batch {
+            if !lost.contains(&entry.claim.id) {
+                entry.extend(sent);
+            } else if state.entries.remove(&entry.claim.id).is_some() {
+                // Gone from the entries already: it was released while the renewal was under way.
+                entry.lose();
+                tracing::warn!(key = ?entry.claim.key, "lost: the store no longer knows the claim");
+            }
+        }
+    }
+
+    /// Gives everything back: closing the session ends every claim in it. Only a session with
+    /// a detached grant has to live on, so there each claim is left by itself.
+    async fn finish(mut self, mut orders: UnboundedReceiver<Order>) -> Result<()> {
+        orders.close();
+        let mut closing = Vec::new();
+        while let Some(order) = orders.recv().await {
+            match order {
+                Order::Close(done) => closing.push(done),
+                order => self.take(order),
+            }
+        }
+        let (open, entries, detached) = {
+            let mut state = self.shared.lock();
+            state.closed = true;
+            let entries: Vec<_> = state.entries.drain().map(|(_, entry)| entry).collect();
+            (state.open.take(), entries, state.detached)
+        };
+        for entry in &entries {
+            entry.lose();
+        }
+        let outcome = match open {
+            Some(open) if !detached => close(&self.shared, &open.id).await,
+            _ => {
+                let shared = &self.shared;
+                let leaving =
+                    entries.into_iter().map(|entry| leave(Arc::clone(shared), entry, false));
+                self.leaving.extend(leaving.map(FutureExt::boxed));
+                let all = async { while self.leaving.next().await.is_some() {} };
+                // Whoever waits for the end does not wait for a dead server; the TTL remains.
+                let _ = tokio::time::timeout(FINISH, all).await;
+                Ok(())
+            }
+        };
+        for done in closing {
+            let _ = done.send(Ok(()));
+        }
+        outcome
+    }
+}
+
+async fn close(shared: &Shared, session: &SessionId) -> Result<()> {
+    match tokio::time::timeout(FINISH, shared.store.close(session)).await {
+        Ok(closed) => closed,
+        Err(_) => Err(shared.no_answer("close the session", FINISH)),
+    }
+}
+
+/// Renews one batch. Given up after half an interval, so that a hung connection leaves time for
+/// another attempt.
+async fn renew(shared: Arc<Shared>, session: SessionId, batch: Vec<Arc<Entry>>) -> Outcome {
+    let roll: Vec<Claim> = batch.iter().map(|entry| entry.claim.clone()).collect();
+    let sent = clock::now();
+    let limit = shared.settings.timing.renew_every() / 2;
+    let renewing = shared.answered("renew the session", shared.store.renew(&session, &roll));
+    let renewed = match tokio::time::timeout(limit, renewing).await {
+        Ok(renewed) => renewed,
+        Err(_) => Err(shared.no_answer("renew the session", limit)),
+    };
+    Outcome { session, sent, batch, renewed }
+}
+
+/// Leaves the line for a claim, again and again until the store has certainly forgotten it.
+async fn leave(shared: Arc<Shared>, entry: Arc<Entry>, suspect: bool) {
+    let ttl = shared.settings.timing.ttl();
+    let give_up = entry.lapsed_at().max(clock::now() + ttl);
+    let mut backoff = Backoff::new(ttl / 64, ttl / 4, random::seed().unwrap_or_default());
+    // A request that was cut off may still arrive, and under a session's lease it would live as
+    // long as the session: a suspect is left again, for as long as a message may be under way.
+    let suspect = suspect && shared.store.guarantees().lease == LeaseScope::Session;
+    loop {
+        let leaving = shared.store.leave(&entry.session, &entry.claim);
+        match shared.answered("leave the line of", leaving).await {
+            Ok(_) if !suspect => return,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "could not leave; asking again"),
+        }
+        let pause: Duration = backoff.next_wait();
+        if clock::now() + pause >= give_up {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
