@@ -57,6 +57,18 @@ impl Failure {
         Self { code, message: message.into() }
     }
 
+    /// What an error of the library says, with what caused it.
+    pub(crate) fn message_of(error: &Error) -> String {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message.push_str(": ");
+            message.push_str(&error.to_string());
+            cause = error.source();
+        }
+        message
+    }
+
     /// To exit with `code` and say no more.
     pub(crate) fn silent(code: u8) -> Self {
         Self::new(code, "")
@@ -71,14 +83,7 @@ impl fmt::Display for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            message.push_str(": ");
-            message.push_str(&error.to_string());
-            cause = error.source();
-        }
-        Self { code: code_of(error.kind()), message }
+        Self { code: code_of(error.kind()), message: Self::message_of(&error) }
     }
 }
 

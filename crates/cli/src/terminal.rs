@@ -37,6 +37,11 @@ impl Terminal {
         tcgetpgrp(&self.device) == Ok(self.own)
     }
 
+    /// Whether `group` has the terminal.
+    pub(crate) fn is_of(&self, group: Pid) -> bool {
+        tcgetpgrp(&self.device) == Ok(group)
+    }
+
     /// Whether the terminal should go to the command at once: when it is ours, and the command
     /// reads from it and writes to it. Otherwise this may be a part of a pipeline, another part of
     /// which wants the terminal (`leasehold run … | less`); the command gets it when it asks.
