@@ -57,8 +57,16 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// When to use colour; NO_COLOR is respected
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
-    #[arg(long_help = "When to use colour: auto (on a terminal, unless NO_COLOR is set), always, never")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
+    #[arg(
+        long_help = "When to use colour: auto (on a terminal, unless NO_COLOR is set), always, never"
+    )]
     pub(crate) color: When,
     /// Say nothing but errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]

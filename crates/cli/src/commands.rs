@@ -56,11 +56,8 @@ pub(crate) async fn dispatch(
 /// A client that holds nothing of its own: for looking, and for grants of others.
 fn plain_client(common: &Common) -> Result<Client, Failure> {
     let settings = Settings::load(common, Flags::default(), &process_environment)?;
-    let client = Client::builder()
-        .url(&settings.store.value)
-        .ttl(settings.ttl.value)
-        .detached(true)
-        .build();
+    let client =
+        Client::builder().url(&settings.store.value).ttl(settings.ttl.value).detached(true).build();
     client.map_err(|error| settings.blame(error))
 }
 

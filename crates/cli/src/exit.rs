@@ -97,10 +97,9 @@ impl From<std::io::Error> for Failure {
 pub(crate) fn code_of(kind: ErrorKind) -> u8 {
     match kind {
         ErrorKind::Invalid | ErrorKind::Unsupported => USAGE,
-        ErrorKind::Unavailable
-        | ErrorKind::SessionEnded
-        | ErrorKind::Corrupt
-        | ErrorKind::Full => UNAVAILABLE,
+        ErrorKind::Unavailable | ErrorKind::SessionEnded | ErrorKind::Corrupt | ErrorKind::Full => {
+            UNAVAILABLE
+        }
         ErrorKind::Denied => DENIED,
         ErrorKind::TimedOut => TIMEOUT,
         ErrorKind::Lost => LOST,
@@ -121,7 +120,15 @@ mod tests {
     #[test]
     fn help_names_every_code() {
         let codes = [
-            USAGE, UNAVAILABLE, INTERNAL, BUSY, DENIED, CONFIG, LOST, TIMEOUT, CANNOT_RUN,
+            USAGE,
+            UNAVAILABLE,
+            INTERNAL,
+            BUSY,
+            DENIED,
+            CONFIG,
+            LOST,
+            TIMEOUT,
+            CANNOT_RUN,
             NOT_FOUND,
         ];
         for code in codes {

@@ -42,7 +42,9 @@ impl Output {
 
     /// Whether a line on stderr can be drawn over and over.
     pub(crate) fn is_live(self) -> bool {
-        !self.quiet && io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+        !self.quiet
+            && io::stderr().is_terminal()
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
 
     /// Says something that a person may want to know.

@@ -60,7 +60,9 @@ impl Signals {
     pub(crate) async fn end(&mut self) -> Signal {
         loop {
             match self.next().await {
-                Event::Signal(signal @ (Signal::INT | Signal::TERM | Signal::HUP | Signal::QUIT)) => {
+                Event::Signal(
+                    signal @ (Signal::INT | Signal::TERM | Signal::HUP | Signal::QUIT),
+                ) => {
                     return signal;
                 }
                 // Before there is a command, a stop is for this process.

@@ -27,9 +27,9 @@ fn has_password(url: &str) -> bool {
     let in_authority = rest.split_once("://").is_some_and(|(_, rest)| {
         // Several hosts may each have their own; and a password may contain anything but these.
         let authority = rest.split('/').next().unwrap_or(rest);
-        authority.split(',').any(|host| {
-            host.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
-        })
+        authority
+            .split(',')
+            .any(|host| host.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')))
     });
     in_authority || parameters.to_ascii_lowercase().contains("pass")
 }

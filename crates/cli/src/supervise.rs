@@ -207,9 +207,8 @@ impl Supervisor<'_> {
 
     /// Whether a key that the terminal turns into a signal ended the command.
     fn typed(&self, ended: Ended) -> Option<Signal> {
-        let had_terminal = || {
-            self.terminal.is_some_and(|terminal| terminal.is_of(self.guardian.group()))
-        };
+        let had_terminal =
+            || self.terminal.is_some_and(|terminal| terminal.is_of(self.guardian.group()));
         let Ended::Killed(number) = ended else { return None };
         [Signal::INT, Signal::QUIT]
             .into_iter()

@@ -9,7 +9,9 @@ use std::os::fd::AsFd as _;
 use nix::sys::signal::{SigSet, Signal as NixSignal};
 use rustix::io::Errno;
 use rustix::process::{Pid, getpgid, getpgrp, getppid, getsid};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp};
+use rustix::termios::{
+    OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcsetattr, tcsetpgrp,
+};
 
 /// The controlling terminal of this process.
 #[derive(Debug)]

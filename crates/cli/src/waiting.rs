@@ -75,10 +75,14 @@ async fn lock(mutex: &Mutex, patience: Patience, codes: Codes) -> Result<Guard, 
         Patience::None => match mutex.attempt().await? {
             Attempt::Held(guard) => Ok(guard),
             Attempt::Refused(ahead) => {
-                let who = ahead.holder.as_ref().map_or_else(String::new, |holder| {
-                    format!(": held by {}", describe(holder))
-                });
-                Err(Failure::new(codes.busy, format!("{:?} is not free{who}", mutex.key().as_str())))
+                let who = ahead
+                    .holder
+                    .as_ref()
+                    .map_or_else(String::new, |holder| format!(": held by {}", describe(holder)));
+                Err(Failure::new(
+                    codes.busy,
+                    format!("{:?} is not free{who}", mutex.key().as_str()),
+                ))
             }
         },
     }

@@ -55,13 +55,15 @@ pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Ou
 
     let mut signals = Signals::listen()?;
     // Before the lock, so that it gets ready while the store answers.
-    let guardian = Guardian::start()
-        .map_err(|error| Failure::new(exit::INTERNAL, format!("cannot start the guardian: {error}")))?;
+    let guardian = Guardian::start().map_err(|error| {
+        Failure::new(exit::INTERNAL, format!("cannot start the guardian: {error}"))
+    })?;
     let codes = codes(&args.asking);
     let asked = waiting::ask(mutex, settings.wait, codes, &mut signals, output).await;
     let outcome = match asked {
         Ok(Asked::Held(guard)) => {
-            let held = Held { guard, guardian, signals, settings: &settings, client: &client, output };
+            let held =
+                Held { guard, guardian, signals, settings: &settings, client: &client, output };
             held.run(&args.command, args.asking.exit_code_lost).await
         }
         Ok(Asked::GaveUp(signal)) => Ok(Outcome::Code(exit::of_signal(signal.as_raw()))),
@@ -140,9 +142,8 @@ impl Held<'_> {
                 Ok(good)
             }
             Err(_) => {
-                self.output.warn(
-                    "the store did not confirm the release; the lock ends with its lease",
-                );
+                self.output
+                    .warn("the store did not confirm the release; the lock ends with its lease");
                 Ok(good)
             }
         }

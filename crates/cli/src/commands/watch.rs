@@ -167,7 +167,10 @@ mod tests {
 
     fn told(before: Option<&Line>, now: &Line) -> Vec<(What, Option<u8>)> {
         let number = |party: &Party| party.claim.map(|claim| claim.as_bytes()[0]);
-        changes(before, now).into_iter().map(|(what, party)| (what, party.and_then(number))).collect()
+        changes(before, now)
+            .into_iter()
+            .map(|(what, party)| (what, party.and_then(number)))
+            .collect()
     }
 
     #[test]

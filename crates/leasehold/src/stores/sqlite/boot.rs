@@ -45,8 +45,9 @@ pub(super) fn nanos(moment: Moment) -> i64 {
 #[cfg(target_os = "linux")]
 fn boot_id() -> Result<String, Trouble> {
     let path = std::path::Path::new("/proc/sys/kernel/random/boot_id");
-    let id = std::fs::read_to_string(path)
-        .map_err(|error| Trouble::io("tell this boot of the machine from another by", path, error))?;
+    let id = std::fs::read_to_string(path).map_err(|error| {
+        Trouble::io("tell this boot of the machine from another by", path, error)
+    })?;
     checked(&id)
 }
 

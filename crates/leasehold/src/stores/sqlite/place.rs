@@ -26,9 +26,8 @@ impl Place {
             create(path)?;
         }
         // Two names of one file must lead to one directory of peers, and to one WAL.
-        let path = path
-            .canonicalize()
-            .map_err(|error| Trouble::io("find the file", path, error))?;
+        let path =
+            path.canonicalize().map_err(|error| Trouble::io("find the file", path, error))?;
         let found = std::fs::metadata(&path)
             .map_err(|error| Trouble::io("look at the file", &path, error))?;
         check_file(&path, &found)?;
@@ -39,8 +38,7 @@ impl Place {
     /// Whether the path still leads to this file. If it was replaced, others use another file
     /// and nobody is excluded any more.
     pub(super) fn is_still_there(&self) -> bool {
-        std::fs::metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
+        std::fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
     }
 }
 

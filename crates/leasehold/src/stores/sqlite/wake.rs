@@ -55,7 +55,12 @@ impl Letter {
 }
 
 /// Sends what a committed transaction has to tell. `own` is this handle's name.
-pub(super) fn send(letters: Vec<Letter>, own: Option<&str>, directory: &Directory, mailbox: &Mailbox) {
+pub(super) fn send(
+    letters: Vec<Letter>,
+    own: Option<&str>,
+    directory: &Directory,
+    mailbox: &Mailbox,
+) {
     // One datagram a peer: the kernel queues no more than ten for a receiver
     // (net.unix.max_dgram_qlen).
     let mut others: BTreeMap<String, Vec<News>> = BTreeMap::new();

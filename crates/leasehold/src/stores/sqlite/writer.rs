@@ -70,11 +70,8 @@ impl Writer {
             },
         };
         let (sender, receiver) = mpsc::channel();
-        let keeper = Keeper {
-            path: self.path.clone(),
-            mailbox: Arc::clone(&self.mailbox),
-            wire: None,
-        };
+        let keeper =
+            Keeper { path: self.path.clone(), mailbox: Arc::clone(&self.mailbox), wire: None };
         thread::Builder::new()
             .name("leasehold-sqlite".into())
             .spawn(move || keeper.serve(&receiver))

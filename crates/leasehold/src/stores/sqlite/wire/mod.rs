@@ -300,4 +300,3 @@ fn trouble_of(error: rusqlite::Error) -> Trouble {
     };
     trouble.because(error)
 }
-

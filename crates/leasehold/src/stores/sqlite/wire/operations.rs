@@ -290,7 +290,9 @@ impl Wire {
     fn condemn_orphans(&mut self, now: i64) -> Result<(), Trouble> {
         let mut statement = self
             .conn
-            .prepare_cached("SELECT DISTINCT peer FROM sessions WHERE detached = 0 AND expires > ?1")
+            .prepare_cached(
+                "SELECT DISTINCT peer FROM sessions WHERE detached = 0 AND expires > ?1",
+            )
             .map_err(trouble_of)?;
         let peers: Vec<String> = statement
             .query_map([now], |row| row.get(0))
