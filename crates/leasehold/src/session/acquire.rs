@@ -81,7 +81,8 @@ impl Handle {
             };
             // A session that lapsed while idle is not the caller's business, in a try neither.
             let lapsed = error.kind() == ErrorKind::SessionEnded && ended < TRIES;
-            if !lapsed && !(error.is_transient() && request.enter == Enter::Wait) {
+            let waits = request.enter == Enter::Wait && error.is_transient();
+            if !lapsed && !waits {
                 return Err(error);
             }
             ended += 1;

@@ -2,12 +2,16 @@
 
 pub(crate) mod mailbox;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 use std::sync::Arc;
 
 pub use memory::Memory;
+#[cfg(feature = "redis")]
+pub use redis::Redis;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 
@@ -35,6 +39,8 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
         }
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(Sqlite::new(url)?)),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+unix" => Ok(Arc::new(Redis::new(url)?)),
         scheme => {
             let detail =
                 format!("{scheme:?} is no store of this build; there are: {}", SCHEMES.join(", "));
@@ -48,4 +54,10 @@ const SCHEMES: &[&str] = &[
     "memory",
     #[cfg(feature = "sqlite")]
     "sqlite",
+    #[cfg(feature = "redis")]
+    "redis",
+    #[cfg(feature = "redis")]
+    "rediss",
+    #[cfg(feature = "redis")]
+    "redis+unix",
 ];

@@ -208,6 +208,9 @@ impl Peer {
         if self.listener.is_none() {
             let address = self.directory.socket(&self.name);
             self.listener = Some(Listener::start(address, self.directory.mode, mailbox)?);
+            // Nobody could be told until now. Waiters bind before they are seen, but a hold may
+            // have been revoked already.
+            mailbox.disturb_all();
         }
         Ok(())
     }
