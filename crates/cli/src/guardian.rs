@@ -3,15 +3,17 @@
 //! It is this program, run again under another name, in a process group that it leads; the command
 //! joins that group. It holds one end of a socket whose other end only `leasehold` has, so:
 //!
-//! - when `leasehold` dies, however it dies, the socket ends, and the guardian kills the group;
+//! - when `leasehold` dies, however it dies, the socket ends, and the guardian kills the group; if
+//!   the store can see that death, it does not before the group is gone;
 //! - when `leasehold` is stopped, or does not get to run, the guardian knows the last deadline it
 //!   was told, and ends the group before it.
 //!
 //! Being the leader of the group makes that free of races: the command is a member from its first
 //! instruction on, and the group's number cannot be used again while the guardian exists.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -19,6 +21,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use leasehold::core::Moment;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::Pid;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
@@ -41,6 +44,8 @@ enum Order {
     EndBy { term: Option<Moment>, kill: Moment },
     /// The command runs, as this process.
     Command { pid: i32 },
+    /// With a descriptor that keeps the store from seeing `leasehold` dead while it is open.
+    Lifeline,
     /// The command ended. Leave the group, so that it is empty when nobody else is left in it.
     StepAside,
 }
@@ -54,6 +59,7 @@ impl Order {
                 (b'D', term.map_or(u64::MAX, Moment::as_nanos), kill.as_nanos())
             }
             Self::Command { pid } => (b'C', u64::from(pid.unsigned_abs()), 0),
+            Self::Lifeline => (b'L', 0, 0),
             Self::StepAside => (b'A', 0, 0),
         };
         let mut message = [0; Self::LEN];
@@ -75,6 +81,7 @@ impl Order {
                 kill: Moment::from_nanos(number(9)),
             }),
             b'C' => Some(Self::Command { pid: i32::try_from(number(1)).ok()? }),
+            b'L' => Some(Self::Lifeline),
             b'A' => Some(Self::StepAside),
             _ => None,
         }
@@ -132,6 +139,21 @@ impl Guardian {
     /// Tells it to send TERM and KILL at these moments, unless it is told others before.
     pub(crate) fn end_by(&self, term: Option<Moment>, kill: Moment) {
         self.tell(Order::EndBy { term, kill });
+    }
+
+    /// Hands it what keeps the store from seeing this process dead, so that the lock is not free
+    /// before the group is gone.
+    pub(crate) fn keep(&self, lifeline: &OwnedFd) -> io::Result<()> {
+        let Some(socket) = &self.socket else { return Err(io::ErrorKind::NotConnected.into()) };
+        let (order, descriptors) = (Order::Lifeline.encode(), [lifeline.as_fd()]);
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !control.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        }
+        let flags = SendFlags::NOSIGNAL;
+        let sent = rustix::net::sendmsg(socket, &[IoSlice::new(&order)], &mut control, flags)?;
+        if sent == order.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
     /// Makes it leave its group. It still kills the group when this process dies.
@@ -195,6 +217,7 @@ mod tests {
             Order::EndBy { term: None, kill: at(7) },
             Order::EndBy { term: Some(at(0)), kill: at(u64::MAX) },
             Order::Command { pid: i32::MAX },
+            Order::Lifeline,
             Order::StepAside,
         ] {
             assert_eq!(Order::decode(&order.encode()), Some(order));

@@ -14,6 +14,13 @@ use crate::output::Output;
 use crate::signals::{Event, Signals};
 use crate::terminal::{Terminal, can_be_resumed};
 
+/// How often to look whether a group is empty: there is no event for that.
+const POLL: Duration = Duration::from_millis(5);
+
+/// How long a killed process is waited for. One that is left after that hangs in the kernel, or is
+/// a zombie that nobody reaps.
+const UNKILLABLE: Duration = Duration::from_secs(2);
+
 /// What the supervision works with.
 #[derive(Debug)]
 pub(crate) struct Supervisor<'a> {
@@ -216,11 +223,21 @@ impl Supervisor<'_> {
             .filter(|_| had_terminal())
     }
 
+    /// Kills everybody in the group, the guardian too, and sees them gone.
+    async fn kill_the_rest(&mut self, state: &mut State) {
+        let until = clock::now() + UNKILLABLE;
+        state.command.send(Signal::KILL);
+        while !(self.guardian.has_died() && state.command.leaves_nobody()) && clock::now() < until {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
     /// Ends what the command left running in its group: it would go on without the lock.
     async fn end_the_rest(&mut self, state: &mut State) {
         if let Err(error) = self.guardian.step_aside().await {
-            tracing::warn!(%error, "the guardian does not answer; ending its group");
-            state.command.send(Signal::KILL);
+            // Killed with its group, most likely: by this process, or by itself at a deadline.
+            tracing::debug!(%error, "the guardian does not answer; ending its group");
+            self.kill_the_rest(state).await;
             return;
         }
         if state.command.leaves_nobody() {
@@ -240,9 +257,7 @@ impl Supervisor<'_> {
                     killed = Some(now);
                 }
                 None => kill = kill.max(kill_at(asked, self.guard.deadline(), self.grace)),
-                // A process that a KILL does not end hangs in the kernel, or is a zombie that
-                // nobody reaps. Nothing more can be done.
-                Some(at) if now.since(at) > Duration::from_secs(2) => return,
+                Some(at) if now.since(at) > UNKILLABLE => return,
                 Some(_) => {}
             }
             tokio::select! {
@@ -255,7 +270,7 @@ impl Supervisor<'_> {
                     state.losing = true;
                     kill = now;
                 }
-                () = tokio::time::sleep(Duration::from_millis(10)) => {}
+                () = tokio::time::sleep(POLL) => {}
             }
         }
     }

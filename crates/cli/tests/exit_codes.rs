@@ -88,12 +88,12 @@ fn help_and_version_are_no_errors() {
 #[test]
 fn a_store_that_cannot_be_used_is_69() {
     let lab = Lab::new();
-    std::fs::write(lab.path("file"), "").unwrap();
-    let store = format!("--store=sqlite:{}", lab.path("file/locks.db").display());
+    std::fs::write(lab.path("other.db"), "no database at all").unwrap();
+    let store = format!("--store=sqlite:{}", lab.path("other.db").display());
     for verb in [&["run", "k", "--try", &store, "--", "true"][..], &["ls", &store]] {
         let done = lab.run(verb);
         assert_eq!(done.code, Some(69), "{done:?}");
-        assert!(done.stderr.contains("file/locks.db"), "{done:?}");
+        assert!(done.stderr.contains("other.db"), "{done:?}");
     }
     let done =
         lab.run(&["run", "k", "--try", "--exit-code-unavailable", "7", &store, "--", "true"]);
@@ -103,7 +103,7 @@ fn a_store_that_cannot_be_used_is_69() {
 #[test]
 fn busy_is_75_and_waited_too_long_is_124_or_as_wanted() {
     let lab = Lab::new();
-    let holder = lab.start_holding(&[], "read line");
+    let holder = lab.start_holding(&[], "sleep 1000");
     let run = |options: &[&str]| {
         let mut arguments = vec!["run", "k"];
         arguments.extend(options);
@@ -137,7 +137,7 @@ fn a_bad_setting_is_78_and_named() {
 #[test]
 fn a_wait_that_is_interrupted_gives_up_its_place() {
     let lab = Lab::new();
-    let holder = lab.start_holding(&[], "read line");
+    let holder = lab.start_holding(&[], "sleep 1000");
     for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129), ("QUIT", 131)] {
         let waiter = lab.start(&["run", "k", "--", "touch", "ran"]);
         lab.wait_for_line("k", 1, 1);

@@ -2,9 +2,13 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use leasehold::{Client, Guard, Moment, Released, clock};
+#[cfg(feature = "sqlite")]
+use leasehold::stores::Sqlite;
+use leasehold::{Client, Guard, Moment, Released, Store, clock, stores};
 
 use super::Outcome;
 use crate::args::{Asking, Common, Run};
@@ -43,8 +47,9 @@ pub(crate) const fn codes(asking: &Asking) -> Codes {
 pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Outcome, Failure> {
     let more = Flags { grace: args.grace, max_hold: args.max_hold, ..Flags::default() };
     let settings = settings(&args.asking, common, more)?;
+    let store = Opened::new(&settings.store.value).map_err(|error| settings.blame(error))?;
     let mut builder = Client::builder()
-        .url(&settings.store.value)
+        .shared_store(Arc::clone(&store.shared))
         .ttl(settings.ttl.value)
         .grace(settings.grace.value);
     if let Some(max_hold) = &settings.max_hold {
@@ -63,7 +68,7 @@ pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Ou
     let outcome = match asked {
         Ok(Asked::Held(guard)) => {
             let held =
-                Held { guard, guardian, signals, settings: &settings, client: &client, output };
+                Held { guard, guardian, signals, settings: &settings, store: &store, output };
             held.run(&args.command, args.asking.exit_code_lost).await
         }
         Ok(Asked::GaveUp(signal)) => Ok(Outcome::Code(exit::of_signal(signal.as_raw()))),
@@ -79,8 +84,39 @@ struct Held<'a> {
     guardian: Guardian,
     signals: Signals,
     settings: &'a Settings,
-    client: &'a Client,
+    store: &'a Opened,
     output: Output,
+}
+
+/// A store, as what it is where that matters.
+struct Opened {
+    shared: Arc<dyn Store>,
+    #[cfg(feature = "sqlite")]
+    embedded: Option<Sqlite>,
+}
+
+impl Opened {
+    fn new(url: &str) -> leasehold::Result<Self> {
+        #[cfg(feature = "sqlite")]
+        if url.starts_with("sqlite:") {
+            let embedded = Sqlite::new(url)?;
+            return Ok(Self { shared: Arc::new(embedded.clone()), embedded: Some(embedded) });
+        }
+        Ok(Self {
+            shared: stores::connect(url)?,
+            #[cfg(feature = "sqlite")]
+            embedded: None,
+        })
+    }
+
+    /// What the store sees this process's life by, if it does.
+    async fn lifeline(&self) -> leasehold::Result<Option<OwnedFd>> {
+        #[cfg(feature = "sqlite")]
+        if let Some(embedded) = &self.embedded {
+            return embedded.lifeline().await;
+        }
+        Ok(None)
+    }
 }
 
 impl Held<'_> {
@@ -88,6 +124,9 @@ impl Held<'_> {
         self.guardian.ready().await.map_err(|error| {
             Failure::new(exit::INTERNAL, format!("the guardian did not start: {error}"))
         })?;
+        if let Some(lifeline) = self.store.lifeline().await? {
+            self.guardian.keep(&lifeline)?;
+        }
         let environment = self.environment();
         let group = self.guardian.group();
         let terminal = Terminal::open();
@@ -122,7 +161,7 @@ impl Held<'_> {
 
     /// What the command is told.
     fn environment(&self) -> Vec<(&'static str, String)> {
-        let shown = self.client.store().to_string();
+        let shown = self.store.shared.to_string();
         let mut environment = store_url::for_the_command(&self.settings.store.value, &shown);
         environment.push(("LEASEHOLD_KEY", self.guard.key().as_str().to_owned()));
         environment.push(("LEASEHOLD_FENCE", self.guard.fence().to_string()));

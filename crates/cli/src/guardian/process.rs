@@ -1,14 +1,18 @@
 //! The guardian as a process: a loop over one socket and one timer, without a runtime.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSliceMut, Write as _};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use leasehold::clock;
 use leasehold::core::Moment;
 use nix::sys::signal::SigSet;
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use rustix::process::{Pid, Signal};
 
 use super::Order;
@@ -17,6 +21,10 @@ use super::Order;
 pub(super) const READY: u8 = b'R';
 /// It has left its group.
 pub(super) const ASIDE: u8 = b'A';
+
+/// How long a process that was killed is waited for. One that hangs in the kernel for longer does
+/// not come back to the command's work.
+const LAST_WAIT: Duration = Duration::from_secs(60);
 
 /// Runs the guardian until its socket ends.
 pub(crate) fn main() -> ExitCode {
@@ -31,9 +39,12 @@ pub(crate) fn main() -> ExitCode {
     let Ok(socket) = io::stdin().as_fd().try_clone_to_owned().map(UnixStream::from) else {
         return ExitCode::from(64);
     };
-    let mut guarded = Guarded { group, command: None, term: None, kill: None };
+    let mut guarded = Guarded { group, command: None, lifeline: None, term: None, kill: None };
     // Whatever fails in here, the group must not outlive the watch over it.
     let _ = guarded.watch(socket);
+    if guarded.lifeline.is_some() {
+        guarded.end_the_others();
+    }
     guarded.send(Signal::KILL);
     ExitCode::SUCCESS
 }
@@ -43,6 +54,8 @@ struct Guarded {
     group: Pid,
     /// The command, should it have left the group.
     command: Option<Process>,
+    /// Only to be open: the store does not see `leasehold` dead meanwhile.
+    lifeline: Option<OwnedFd>,
     term: Option<Moment>,
     kill: Option<Moment>,
 }
@@ -54,16 +67,22 @@ impl Guarded {
         let timer = Timer::new()?;
         loop {
             // Orders first: after a stop, the deadline in them may be later than the known one.
-            while let Some(order) = read_order(&mut socket)? {
-                self.obey(order, &mut socket)?;
+            while let Some((order, attached)) = read_order(&socket)? {
+                self.obey(order, attached, &mut socket)?;
             }
             self.act();
             timer.wait(&socket, self.next())?;
         }
     }
 
-    fn obey(&mut self, order: Order, socket: &mut UnixStream) -> io::Result<()> {
+    fn obey(
+        &mut self,
+        order: Order,
+        attached: Option<OwnedFd>,
+        socket: &mut UnixStream,
+    ) -> io::Result<()> {
         match order {
+            Order::Lifeline => self.lifeline = attached,
             Order::EndBy { term, kill } => (self.term, self.kill) = (term, Some(kill)),
             Order::Command { pid } => self.command = Process::open(pid),
             Order::StepAside => {
@@ -92,6 +111,27 @@ impl Guarded {
         }
     }
 
+    /// Kills everybody but this process, and sees them gone: a KILL to the group would end this
+    /// process first, and with it what keeps the lock from being free. A process can take a while
+    /// to die, in the middle of a write to a disk.
+    fn end_the_others(&self) {
+        if let Some(command) = &self.command {
+            command.send(Signal::KILL);
+        }
+        let until = clock::now() + LAST_WAIT;
+        while clock::now() < until {
+            let others = others_in(self.group);
+            let command_runs = self.command.as_ref().is_some_and(Process::runs);
+            if others.is_empty() && !command_runs {
+                return;
+            }
+            for other in others {
+                other.send(Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn next(&self) -> Option<Moment> {
         [self.term, self.kill].into_iter().flatten().min()
     }
@@ -105,21 +145,62 @@ impl Guarded {
     }
 }
 
-/// Reads one order, `None` when there is none yet; the end of the socket is an error.
-fn read_order(socket: &mut UnixStream) -> io::Result<Option<Order>> {
+/// Reads one order, and what comes with it; `None` when there is none yet. The end of the socket is
+/// an error.
+fn read_order(socket: &UnixStream) -> io::Result<Option<(Order, Option<OwnedFd>)>> {
     let mut message = [0; Order::LEN];
-    match socket.read(&mut message) {
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let into = &mut [IoSliceMut::new(&mut message)];
+    let read = match rustix::net::recvmsg(socket, into, &mut control, RecvFlags::CMSG_CLOEXEC) {
+        Ok(read) => read.bytes,
+        Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let attached = control.drain().find_map(|attached| match attached {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    match read {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
         // Messages this short are written and read whole on a local socket; should that not be so,
         // the guardian no longer understands what it is told, and ends its watch.
-        Ok(len) if len == Order::LEN => {
-            Order::decode(&message).map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
-        }
-        Ok(_) => Err(io::ErrorKind::InvalidData.into()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
-        Err(error) => Err(error),
+        Order::LEN => match Order::decode(&message) {
+            Some(order) => Ok(Some((order, attached))),
+            None => Err(io::ErrorKind::InvalidData.into()),
+        },
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
+}
+
+/// The processes of a group that still run, this one not among them. Processes that ended are left
+/// out, whether somebody reaped them or not.
+#[cfg(target_os = "linux")]
+fn others_in(group: Pid) -> Vec<Process> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let own = rustix::process::getpid().as_raw_pid();
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|&pid: &i32| pid != own && runs_in(pid, group))
+        .filter_map(Process::open)
+        .collect()
+}
+
+#[cfg(target_os = "linux")]
+fn runs_in(pid: i32, group: Pid) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // The name before it, in parentheses, may contain anything.
+    let Some((_, rest)) = stat.rsplit_once(')') else { return false };
+    let mut words = rest.split_ascii_whitespace();
+    let state = words.next();
+    let of = words.nth(1).and_then(|group| group.parse().ok()).and_then(Pid::from_raw);
+    of == Some(group) && !matches!(state, Some("Z" | "X"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn others_in(_: Pid) -> Vec<Process> {
+    Vec::new()
 }
 
 /// A process that is not of the group (any more), by a handle that never means another one.
@@ -137,6 +218,12 @@ impl Process {
     fn send(&self, signal: Signal) {
         let _ = rustix::process::pidfd_send_signal(&self.0, signal);
     }
+
+    /// The descriptor is readable once the process has ended, reaped or not.
+    fn runs(&self) -> bool {
+        let mut on = [PollFd::new(&self.0, PollFlags::IN)];
+        rustix::event::poll(&mut on, Some(&timespec(0))) == Ok(0)
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -150,6 +237,10 @@ impl Process {
 
     fn send(&self, signal: Signal) {
         let _ = rustix::process::kill_process(self.0, signal);
+    }
+
+    fn runs(&self) -> bool {
+        rustix::process::test_kill_process(self.0).is_ok()
     }
 }
 
