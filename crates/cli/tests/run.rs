@@ -199,19 +199,37 @@ fn a_command_that_left_the_group_is_killed_too() {
     wait_for_end(&command);
 }
 
+fn group_of(process: &str) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.split(' ').nth(2).unwrap().parse().unwrap()
+}
+
 #[test]
 fn the_guardian_outlives_every_other_signal() {
     let lab = Lab::new();
     let holder = lab.start_holding(&[], "trap '' TERM INT HUP QUIT USR1 USR2 ALRM; sleep 1000");
     let command = lab.wait_for("started");
-    let stat = std::fs::read_to_string(format!("/proc/{command}/stat")).unwrap();
-    let group: u32 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(2).unwrap().parse().unwrap();
+    let group = group_of(&command);
     for name in ["TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "ALRM", "TSTP", "TTIN", "34"] {
         signal(group, name);
     }
     assert!(is_running(&group.to_string()));
     holder.signal("KILL");
     wait_for_end(&command);
+}
+
+#[test]
+fn the_guardian_keeps_the_store_from_seeing_the_program_dead() {
+    let lab = Lab::new();
+    let holder = lab.start_holding(&[], "sleep 1000");
+    let command = lab.wait_for("started");
+    let guardian = group_of(&command);
+    let mut open = std::fs::read_dir(format!("/proc/{guardian}/fd")).unwrap();
+    assert!(open.any(|entry| {
+        let target = std::fs::read_link(entry.unwrap().path()).unwrap_or_default();
+        target.to_string_lossy().contains("locks.db-peers/")
+    }));
+    drop(holder);
 }
 
 #[test]
