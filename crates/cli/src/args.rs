@@ -42,6 +42,9 @@ Settings:
   The file is TOML, as in: store = \"redis://locks.example:6379\"; it is LEASEHOLD_CONFIG, or
   leasehold/config.toml in $XDG_CONFIG_HOME or ~/.config.";
 
+/// The heading of the options of every verb.
+const COMMON: &str = "Options of every verb";
+
 /// Options of every verb.
 #[derive(Debug, Group)]
 pub(crate) struct Common {
@@ -50,16 +53,16 @@ pub(crate) struct Common {
     ///
     /// A password on the command line can be read by other users of the machine: put a URL with
     /// one into the environment or the configuration file.
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "URL")]
     pub(crate) store: Option<String>,
     /// Configuration file [env: LEASEHOLD_CONFIG] [default:
     /// $XDG_CONFIG_HOME/leasehold/config.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, help_heading = COMMON, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// When to use colour; NO_COLOR is respected
     #[arg(
         long,
-        global = true,
+        global = true, help_heading = COMMON,
         value_name = "WHEN",
         default_value = "auto",
         hide_possible_values = true
@@ -69,10 +72,10 @@ pub(crate) struct Common {
     )]
     pub(crate) color: When,
     /// Say nothing but errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, help_heading = COMMON, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// Say more, on stderr; -vv for every request
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = COMMON, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 }
 
@@ -138,9 +141,6 @@ pub(crate) struct Asking {
     /// Exit code when the lock was not granted in time
     #[arg(long, value_name = "N", default_value_t = exit::TIMEOUT, hide_short_help = true)]
     pub(crate) exit_code_timeout: u8,
-    /// Exit code when the lock was lost
-    #[arg(long, value_name = "N", default_value_t = exit::LOST, hide_short_help = true)]
-    pub(crate) exit_code_lost: u8,
     /// Exit code when the store cannot be reached or used
     #[arg(long, value_name = "N", default_value_t = exit::UNAVAILABLE, hide_short_help = true)]
     pub(crate) exit_code_unavailable: u8,
@@ -153,14 +153,14 @@ pub(crate) struct Asking {
 ///
 /// If the lock is lost (it could not be renewed in time, or `leasehold break` ended it), CMD and
 /// everything in its process group get TERM, and KILL before the deadline of the lease; the exit
-/// code is 97, whatever CMD made of it. If leasehold itself dies or is stopped, a guardian process
-/// does the same. What CMD leaves running in its process group when it ends gets TERM, and KILL
-/// after --grace, before the lock is released. A process that leaves the group (setsid, a daemon)
-/// is out of reach.
+/// code is 97, whatever CMD made of it. A guardian process does the same if leasehold is stopped,
+/// and kills them at once if leasehold dies. What CMD leaves running in its process group when it
+/// ends gets TERM, and KILL after --grace, before the lock is released. A process that leaves the
+/// group (setsid, a daemon) is out of reach.
 ///
 /// Signals sent to leasehold are passed on to the process group, which has the terminal. Ctrl-Z
-/// stops CMD and leasehold; a lock is not renewed meanwhile, so CMD is ended if it stays stopped
-/// for too long.
+/// stops CMD and leasehold; the lock is not renewed meanwhile, so CMD is ended if it stays stopped
+/// for as long as the TTL.
 ///
 /// CMD finds in its environment:
 ///   LEASEHOLD_KEY       the key
@@ -170,7 +170,7 @@ pub(crate) struct Asking {
 ///   LEASEHOLD_STORE     the store, without its password; if there is one, a `leasehold` inside
 ///                       CMD refuses to guess it: give it --store, or its own variable or file
 #[derive(Debug, Group)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, after_long_help = exit::HELP)]
 pub(crate) struct Run {
     /// What to lock: 1 to 512 bytes of UTF-8
     #[arg(value_parser = key)]
@@ -185,6 +185,9 @@ pub(crate) struct Run {
     /// [env: LEASEHOLD_MAX_HOLD] [default: no limit]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) max_hold: Option<Duration>,
+    /// Exit code when the lock was lost
+    #[arg(long, value_name = "N", default_value_t = exit::LOST, hide_short_help = true)]
+    pub(crate) exit_code_lost: u8,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
@@ -196,6 +199,7 @@ pub(crate) struct Run {
 /// Prints one line on success: {"key", "fence", "token", "ttl_ms", "deadline_unix_ms", "store"}.
 /// The holder may act until the deadline, which `renew` moves.
 #[derive(Debug, Group)]
+#[command(after_long_help = exit::HELP)]
 pub(crate) struct Acquire {
     /// What to lock: 1 to 512 bytes of UTF-8
     #[arg(value_parser = key)]

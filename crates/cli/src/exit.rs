@@ -41,7 +41,7 @@ Exit codes:
   126     the command cannot be run
   127     the command was not found
   130     interrupted (128+n: ended by signal n) while waiting for the lock
-The options --exit-code-busy, -timeout, -lost and -unavailable of `run` and `acquire` choose others.";
+The options --exit-code-busy, -timeout, -unavailable and -lost of `run` choose others.";
 
 /// Why the program ends without having done what it was asked.
 #[derive(Debug)]

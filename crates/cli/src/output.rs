@@ -79,6 +79,12 @@ impl Output {
         let _ = stderr.write_all(text.as_bytes());
     }
 
+    /// Replaces the last line of the terminal that stderr is. Moving the cursor is no colour, so it
+    /// is done whatever is wanted of that.
+    pub(crate) fn redraw(self, line: &str) {
+        let _ = io::stderr().write_all(format!("\r\x1b[K{line}").as_bytes());
+    }
+
     /// Prints a result. A reader that went away (`| head`) ends the program without a word.
     pub(crate) fn print(self, text: &str) -> Result<(), Failure> {
         let mut stdout = AutoStream::new(io::stdout(), self.colour);

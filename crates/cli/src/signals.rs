@@ -40,6 +40,11 @@ impl Signals {
         Ok(Self { streams, children: signal(SignalKind::child())? })
     }
 
+    /// Whether a signal arrives here, or is ignored.
+    pub(crate) fn handle(&self, signal: Signal) -> bool {
+        self.streams.iter().any(|(of, _)| *of == signal)
+    }
+
     /// The next one that arrives. Cancel safe: none is lost.
     pub(crate) async fn next(&mut self) -> Event {
         poll_fn(|context| {

@@ -166,7 +166,11 @@ impl Supervisor<'_> {
         if terminal.is_for_the_command() {
             terminal.give(self.guardian.group());
         }
-        state.command.send(Signal::CONT);
+        // The CONT that ended the stop is passed on when its turn comes. Not here as well: the
+        // second of two could undo the next stop.
+        if !self.signals.handle(Signal::CONT) {
+            state.command.send(Signal::CONT);
+        }
     }
 
     /// The lock was lost: the command has to be gone before the deadline.

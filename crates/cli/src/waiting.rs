@@ -179,13 +179,13 @@ impl WaitingLine {
             .map_or(80, |size| usize::from(size.ws_col).max(20));
         // One that wraps could not be drawn over.
         let text: String = text.chars().take(width - 1).collect();
-        self.output.draw(&format!("\r\x1b[K{text}"));
+        self.output.redraw(&text);
         state.drawn = true;
     }
 
     fn erase(&self) {
         if std::mem::take(&mut self.state().drawn) {
-            self.output.draw("\r\x1b[K");
+            self.output.redraw("");
         }
     }
 

@@ -69,7 +69,7 @@ pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Ou
         Ok(Asked::Held(guard)) => {
             let held =
                 Held { guard, guardian, signals, settings: &settings, store: &store, output };
-            held.run(&args.command, args.asking.exit_code_lost).await
+            held.run(&args.command, args.exit_code_lost).await
         }
         Ok(Asked::GaveUp(signal)) => Ok(Outcome::Code(exit::of_signal(signal.as_raw()))),
         Err(failure) => Err(failure),
