@@ -35,7 +35,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts one with the arguments that tests/peers/redis_py.py describes.
+    /// Starts one with the arguments that `tests/peers/redis_py.py` describes.
     #[must_use]
     pub fn start(library: Library, args: &[&str]) -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));

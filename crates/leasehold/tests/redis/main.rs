@@ -6,7 +6,6 @@ mod cost;
 mod interoperation;
 mod line;
 mod memory;
-mod operation;
 mod outage;
 mod random;
 mod server;

@@ -92,6 +92,8 @@ fn launch(port: u16, dir: &tempfile::TempDir, options: &[String]) -> Option<(Chi
     let pid = lines.next().unwrap().unwrap();
     let pid = pid.strip_prefix("pid ").unwrap().parse().unwrap();
     if !lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept")) {
+        wrapper.kill().unwrap();
+        wrapper.wait().unwrap();
         return None;
     }
     // A full pipe would stop the server.
@@ -134,11 +136,6 @@ impl Raw {
 
     pub(crate) fn script(&mut self, text: &str, key: &str, argument: &str) -> i64 {
         self.run(&["EVAL", text, "1", key, argument])
-    }
-
-    /// How many commands the server has run, those inside of scripts too.
-    pub(crate) fn commands(&mut self) -> u64 {
-        self.info("stats", "total_commands_processed")
     }
 
     pub(crate) fn info(&mut self, section: &str, field: &str) -> u64 {

@@ -156,7 +156,7 @@ impl Connection {
     /// Takes the connection away from the requests to come, and seeks another in the background.
     fn ended(self: &Arc<Self>, number: u64) {
         let mut current = lock(&self.current);
-        current.ended = Some(number);
+        current.ended = current.ended.max(Some(number));
         let ended = current.live.take_if(|live| live.number == number);
         drop(current);
         if ended.is_none() || self.inbox.channels().is_empty() {

@@ -85,23 +85,31 @@ impl Inbox {
         self.state().heard.keys().map(|channel| channel_name(channel)).collect()
     }
 
-    /// Notes that a claim is about to be asked for.
+    /// Notes that a claim is about to be asked for. What it was told before is out of date then: a
+    /// failover may have rewound it.
     pub(super) fn expect(&self, session: &SessionId, claim: &Claim) {
-        self.state().claims.entry(claim.id).or_insert_with(|| Known {
-            session: session.clone(),
-            key: claim.key.clone(),
-            standing: Standing::Waiting { look: None },
-        });
+        self.mailbox.forget(claim.id);
         self.mailbox.expect(claim.id);
+        let standing = Standing::Waiting { look: None };
+        let known = Known { session: session.clone(), key: claim.key.clone(), standing };
+        self.state().claims.insert(claim.id, known);
     }
 
-    /// Notes how a claim stands.
-    pub(super) fn stands(&self, claim: ClaimId, standing: Standing) {
+    /// Notes that a claim holds, as its owner knows now.
+    pub(super) fn holds(&self, claim: ClaimId) {
         if let Some(known) = self.state().claims.get_mut(&claim) {
-            known.standing = standing;
+            known.standing = Standing::Held;
         }
-        if standing == Standing::Held {
-            self.mailbox.forget(claim);
+        self.mailbox.forget(claim);
+    }
+
+    /// Notes that a claim was answered that it waits. A grant that was told meanwhile is newer:
+    /// the connection keeps the order, the tasks that read it do not.
+    pub(super) fn waits(&self, claim: ClaimId, look: Moment) {
+        if let Some(known) = self.state().claims.get_mut(&claim)
+            && known.standing != Standing::Held
+        {
+            known.standing = Standing::Waiting { look: Some(look) };
         }
     }
 

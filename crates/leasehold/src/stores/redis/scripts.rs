@@ -21,7 +21,7 @@ macro_rules! script {
 // The functions that only contention needs come after the uncontended case: defining them costs
 // the server time.
 pub(super) static ENTER: LazyLock<Script> = script!("common", "enter", "line", "enter_contended");
-pub(super) static LEAVE: LazyLock<Script> = script!("common", "line", "leave");
+pub(super) static LEAVE: LazyLock<Script> = script!("leave", "common", "line", "leave_contended");
 pub(super) static BEAT: LazyLock<Script> = script!("common", "line", "beat");
 pub(super) static REVOKE: LazyLock<Script> = script!("common", "line", "revoke");
 pub(super) static INSPECT: LazyLock<Script> = script!("common", "line", "inspect");

@@ -17,7 +17,10 @@ pub(super) struct Session {
 impl Session {
     /// A new one. `channel` is 32 random hexadecimal digits.
     pub(super) fn new(channel: String, terms: &Terms) -> Self {
-        Self { channel, ttl: terms.ttl, owner: terms.owner.clone() }
+        // Upwards, to the server's whole milliseconds: never shorter than its holder thinks.
+        let millis = terms.ttl.as_nanos().div_ceil(1_000_000);
+        let ttl = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
+        Self { channel, ttl, owner: terms.owner.clone() }
     }
 
     /// Its name.
@@ -65,6 +68,8 @@ mod tests {
         let session = Session::new("0123456789abcdef0123456789abcdef".into(), &terms);
         assert!(session.id().as_str().is_ascii());
         assert_eq!(Session::of(&session.id()), Some(session));
+        let odd = Terms { ttl: Duration::from_micros(100_001), ..terms };
+        assert_eq!(Session::new(String::new(), &odd).ttl(), "101");
         for strange in [
             "",
             ".",

@@ -36,7 +36,7 @@ const STAGGER: Duration = Duration::from_millis(20);
 ///
 /// ```no_run
 /// # async fn example() -> leasehold::Result<()> {
-/// use leasehold::{Store, core::Terms, stores::Redis};
+/// use leasehold::{Store, stores::Redis};
 /// let store = Redis::new("redis://127.0.0.1/0?timeout=1s")?;
 /// for key in store.keys("jobs/").await? {
 ///     println!("{key:?}: {:?}", store.inspect(&key).await?.holders);
@@ -281,12 +281,11 @@ impl Store for Redis {
                 match entered.map_err(|failure| failure.during(ATTEMPT, self, Some(&claim.key)))? {
                     Entered::Again => {}
                     Entered::Held(fence) => {
-                        self.inbox.stands(claim.id, Standing::Held);
+                        self.inbox.holds(claim.id);
                         return Ok(Place::Held(fence));
                     }
                     Entered::Behind(behind) => {
-                        let look = Some(clock::now() + look_in(&behind));
-                        self.inbox.stands(claim.id, Standing::Waiting { look });
+                        self.inbox.waits(claim.id, clock::now() + look_in(&behind));
                         let place = behind.place();
                         if matches!(place, Place::Refused(_)) {
                             self.inbox.forget(claim.id);
@@ -311,7 +310,11 @@ impl Store for Redis {
                 // Granted by a message that lies ready, or never answered.
                 _ => Duration::ZERO,
             };
-            Ok(tokio::time::timeout(look, told).await.unwrap_or(None))
+            let place = tokio::time::timeout(look, told).await.unwrap_or(None);
+            if matches!(place, Some(Place::Held(_))) {
+                self.inbox.holds(claim.id);
+            }
+            Ok(place)
         }
         .boxed()
     }

@@ -1,4 +1,4 @@
-//! The embedded store: a SQLite file that the processes of one machine share.
+//! The embedded store: a `SQLite` file that the processes of one machine share.
 //!
 //! Nothing has to be set up: without a path the file lies in the user's state directory
 //! (`$XDG_STATE_HOME/leasehold/leasehold.db`, or `~/.local/state/leasehold/leasehold.db`), and is
@@ -63,7 +63,7 @@ const GUARANTEES: Guarantees = Guarantees {
 /// How often a waiter asks where it has no socket to be told by.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A SQLite file, shared by the processes of this machine. Clones are the same handle.
+/// A `SQLite` file, shared by the processes of this machine. Clones are the same handle.
 ///
 /// The file is opened by the first request. A thread of its own does the work, and ends with the
 /// last clone; sessions that are still open (and not detached) end with it.

@@ -17,7 +17,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, openat, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::place::Place;
@@ -77,6 +77,22 @@ impl Directory {
             Mode::empty(),
         )
         .map_err(|error| Trouble::io("open the directory", &path, error.into()))?;
+        let found = fstat(&handle)
+            .map_err(|error| Trouble::io("look at the directory", &path, error.into()))?;
+        let trusted = [0, database.owner, rustix::process::geteuid().as_raw()];
+        // In a directory that all may write to (/tmp) somebody else may have made it first.
+        if database.mode & 0o022 == 0
+            && (!trusted.contains(&found.st_uid) || found.st_mode & 0o022 != 0)
+        {
+            return Err(Trouble::new(
+                ErrorKind::Denied,
+                format!(
+                    "{} can be written to by others than those who may write to the database, so \
+                     they could end its locks; remove it, or correct its owner and mode",
+                    path.display()
+                ),
+            ));
+        }
         Ok(Arc::new(Self { path, handle, mode }))
     }
 
@@ -88,17 +104,10 @@ impl Directory {
         }
     }
 
-    /// Blocks until a peer ends. `false` if that cannot be waited for.
-    pub(super) fn wait_for_end(&self, peer: &str) -> bool {
-        let Ok(file) = self.open_lock(peer) else {
-            return false;
-        };
-        loop {
-            match flock(&file, FlockOperation::LockShared) {
-                Err(Errno::INTR) => {}
-                ended => return ended.is_ok(),
-            }
-        }
+    /// A peer's end, to be waited for. `None` if its file is gone: then it ended well, and told
+    /// whom that concerns, or nothing is known of it.
+    pub(super) fn end_of(&self, peer: &str) -> Option<End> {
+        self.open_lock(peer).ok().map(End)
     }
 
     fn open_lock(&self, peer: &str) -> Result<OwnedFd, Errno> {
@@ -107,8 +116,8 @@ impl Directory {
         openat(&self.handle, format!("{peer}{LOCK}"), flags, Mode::empty())
     }
 
-    /// The peers whose files are left although they are gone. The files go when the result is
-    /// dropped by [`Dead::remove`]; until then nobody else finds them.
+    /// The peers whose files are left although they are gone. Nobody else finds them as long as
+    /// the result exists.
     pub(super) fn dead(&self) -> Vec<Dead> {
         let Ok(entries) = std::fs::read_dir(&self.path) else {
             return Vec::new();
@@ -141,6 +150,22 @@ impl Directory {
         for suffix in [SOCKET, LOCK] {
             // What is left is swept by a later opener.
             let _ = unlinkat(&self.handle, format!("{peer}{suffix}"), AtFlags::empty());
+        }
+    }
+}
+
+/// The end of a peer.
+#[derive(Debug)]
+pub(super) struct End(OwnedFd);
+
+impl End {
+    /// Blocks until the peer ends. `false` if the kernel does not let us wait.
+    pub(super) fn wait(self) -> bool {
+        loop {
+            match flock(&self.0, FlockOperation::LockShared) {
+                Err(Errno::INTR) => {}
+                ended => return ended.is_ok(),
+            }
         }
     }
 }
@@ -181,9 +206,11 @@ impl Peer {
                 &directory.handle,
                 &file,
                 OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC,
-                Mode::from_raw_mode(directory.mode),
+                mode_of(directory.mode),
             )
             .map_err(failed)?;
+            // The umask must not hide it from those who may use the database.
+            fchmod(&lock, mode_of(directory.mode)).map_err(failed)?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if fstat(&lock).map_err(failed)?.st_nlink > 0 => {
                     let directory = Arc::clone(directory);
@@ -219,10 +246,6 @@ impl Peer {
         }
         Ok(())
     }
-
-    pub(super) fn listens(&self) -> bool {
-        self.listener.is_some()
-    }
 }
 
 impl Drop for Peer {
@@ -231,6 +254,11 @@ impl Drop for Peer {
         self.listener = None;
         self.directory.remove(&self.name);
     }
+}
+
+/// Its type is not the same on every system.
+fn mode_of(mode: u32) -> Mode {
+    Mode::from_raw_mode(mode as rustix::fs::RawMode)
 }
 
 fn draw_name() -> Result<String, Trouble> {
@@ -268,12 +296,14 @@ mod tests {
         std::fs::write(directory.path.join("00ff.lock"), "").unwrap();
         assert_eq!(directory.life("00ff"), Life::Dead);
         assert_eq!(directory.life("00fe"), Life::Alive);
-        assert!(directory.wait_for_end("00ff"));
-        assert!(!directory.wait_for_end("00fe"));
+        assert!(directory.end_of("00ff").unwrap().wait());
+        assert!(directory.end_of("00fe").is_none());
 
         let dead = directory.dead();
         assert_eq!(dead.len(), 1);
-        dead.into_iter().for_each(|dead| dead.remove(&directory));
+        for dead in dead {
+            dead.remove(&directory);
+        }
         assert_eq!(directory.life("00ff"), Life::Alive);
         assert!(directory.dead().is_empty());
     }
@@ -292,13 +322,29 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::prepare(&root.path().join("l.db")).unwrap();
+        let planted = root.path().join("l.db-peers");
+        std::fs::create_dir(&planted).unwrap();
+        std::fs::set_permissions(&planted, Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(Directory::open(&place).unwrap_err().kind, ErrorKind::Denied);
+        std::fs::set_permissions(&planted, Permissions::from_mode(0o755)).unwrap();
+        Directory::open(&place).unwrap();
+        std::os::unix::fs::chown(&planted, Some(65534), None).expect("the test runs as root");
+        assert_eq!(Directory::open(&place).unwrap_err().kind, ErrorKind::Denied);
+    }
+
+    #[test]
     fn sweeps_never_take_a_living_peer() {
         let root = tempfile::tempdir().unwrap();
         let directory = directory(root.path());
         std::thread::scope(|scope| {
             let sweeper = scope.spawn(|| {
                 for _ in 0..2000 {
-                    directory.dead().into_iter().for_each(|dead| dead.remove(&directory));
+                    for dead in directory.dead() {
+                        dead.remove(&directory);
+                    }
                 }
             });
             while !sweeper.is_finished() {

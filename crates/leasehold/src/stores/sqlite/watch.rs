@@ -26,7 +26,7 @@ impl Watches {
         self: &Arc<Self>,
         claim: ClaimId,
         peers: Vec<String>,
-        directory: &Arc<Directory>,
+        directory: &Directory,
         mailbox: &Arc<Mailbox>,
     ) {
         for peer in peers {
@@ -38,18 +38,22 @@ impl Watches {
             if waiting.len() >= MOST {
                 continue;
             }
+            let Some(end) = directory.end_of(&peer) else {
+                continue;
+            };
             waiting.insert(peer.clone(), HashSet::from([claim]));
             drop(waiting);
-            let (watches, directory) = (Arc::clone(self), Arc::clone(directory));
-            let (mailbox, name) = (Arc::clone(mailbox), peer.clone());
+            let (watches, mailbox, name) = (Arc::clone(self), Arc::clone(mailbox), peer.clone());
             let spawned = thread::Builder::new()
                 .name("leasehold-peer".into())
                 .stack_size(128 * 1024)
                 .spawn(move || {
-                    let ended = directory.wait_for_end(&name);
+                    let ended = end.wait();
                     let claims = watches.lock().remove(&name).unwrap_or_default();
                     if ended {
-                        claims.into_iter().for_each(|claim| mailbox.tell(claim, None));
+                        for claim in claims {
+                            mailbox.tell(claim, None);
+                        }
                     }
                 });
             if let Err(error) = spawned {
@@ -69,5 +73,36 @@ impl Watches {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, HashSet<ClaimId>>> {
         // Nothing panics while this lock is held.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::stores::sqlite::peers::Peer;
+    use crate::stores::sqlite::place::Place;
+
+    #[tokio::test]
+    async fn the_end_of_a_peer_is_told_to_who_waits_for_it() {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::prepare(&root.path().join("l.db")).unwrap();
+        let directory = Directory::open(&place).unwrap();
+        let (mailbox, watches) = (Arc::new(Mailbox::default()), Arc::new(Watches::default()));
+        let [first, second, gone] = [1, 2, 3].map(|byte| ClaimId::from_random([byte; 16]));
+        let peer = Peer::new(&directory).unwrap();
+        for claim in [first, second, gone] {
+            mailbox.expect(claim);
+            watches.watch(claim, vec![peer.name().to_owned()], &directory, &mailbox);
+        }
+        assert_eq!(watches.lock().len(), 1, "one thread for all three");
+        watches.forget(gone);
+        drop(peer);
+        for claim in [first, second] {
+            let told = tokio::time::timeout(Duration::from_mins(1), mailbox.told(claim));
+            assert_eq!(told.await.expect("told"), None);
+        }
+        assert!(watches.lock().is_empty());
     }
 }

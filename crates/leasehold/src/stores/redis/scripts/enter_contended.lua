@@ -5,7 +5,7 @@ local holder, holder_ttl, fence = holder_in(meta)
 if value == claim then
   redis.call('PEXPIRE', K, ttl)
   -- The memory was deleted behind our back: another fence is the best that can be done.
-  if holder ~= claim then return {'held', record(M, meta, now, claim, ttl, tail)} end
+  if holder ~= claim then return {'held', record(M, last, now, claim, ttl, tail)} end
   keep_memory(M, now, tonumber(fence), ttl)
   return {'held', fence}
 end
@@ -16,7 +16,7 @@ if not value then
   if outcome == 'again' then return {'again'} end
   if outcome == 'free' then
     redis.call('SET', K, claim, 'PX', ttl)
-    return {'held', record(M, meta, now, claim, ttl, tail)}
+    return {'held', record(M, last, now, claim, ttl, tail)}
   end
   if head == claim then
     redis.call('PEXPIRE', K, ttl)
@@ -39,8 +39,8 @@ if ARGV[3] == 'try' then
   rank = redis.call('ZCARD', L)
 else
   if not in_line(L, W, now, claim) then
-    local last = redis.call('ZREVRANGE', L, 0, 0, 'WITHSCORES')[2] or 0
-    redis.call('ZADD', L, whole(math.max(last + 1, now)), claim)
+    local last_ticket = redis.call('ZREVRANGE', L, 0, 0, 'WITHSCORES')[2] or 0
+    redis.call('ZADD', L, math.max(last_ticket + 1, now), claim)
   end
   redis.call('HSET', W, claim, whole(math.floor(now / 1000) + ttl) .. ' ' .. ttl .. ' ' .. tail)
   keep_line(L, W, ttl)

@@ -11,6 +11,9 @@ end
 -- Grants the free K to the first in line who lives. Says 'free' if nobody does, 'again' if so many
 -- are dead that the rest must wait for another call, else 'handed', the claim and its fence.
 local function hand(K, M, L, W, now, me)
+  -- Over a memory that cannot be read nobody is granted: entering says so.
+  local last = last_fence(redis.call('GET', M))
+  if not last then return 'free' end
   for _ = 1, 64 do
     local head = redis.call('ZPOPMIN', L)[1]
     if not head then return 'free' end
@@ -22,8 +25,8 @@ local function hand(K, M, L, W, now, me)
       -- More left than the whole ttl: the clock was set back, and when it lapses is unknown.
       if left > 0 and left <= tonumber(ttl) then
         -- Only what is left of its heartbeat: one that died in line costs one ttl, not two.
-        redis.call('SET', K, head, 'PX', whole(left))
-        local fence = record(M, redis.call('GET', M), now, head, ttl, tail)
+        redis.call('SET', K, head, 'PX', left)
+        local fence = record(M, last, now, head, ttl, tail)
         if head ~= me then wake(string.match(tail, '^%S+'), 'held ' .. head .. ' ' .. fence) end
         return 'handed', head, fence
       end
@@ -33,7 +36,7 @@ local function hand(K, M, L, W, now, me)
 end
 
 local function keep_line(L, W, ttl)
-  local keep = whole(math.max(4 * ttl, redis.call('PTTL', L)))
+  local keep = math.max(4 * ttl, redis.call('PTTL', L))
   redis.call('PEXPIRE', L, keep)
   redis.call('PEXPIRE', W, keep)
 end
@@ -47,7 +50,7 @@ end
 
 local function withdraw(L, W, claim)
   redis.call('HDEL', W, claim)
-  return redis.call('ZREM', L, claim) == 1
+  redis.call('ZREM', L, claim)
 end
 
 -- The value of K; false if there is none, true if it is not even a string.

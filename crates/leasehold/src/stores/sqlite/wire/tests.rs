@@ -12,6 +12,7 @@ use leasehold_core::{
 use std::num::NonZeroU32;
 
 use super::*;
+use crate::stores::sqlite::wake::News;
 
 fn open(path: &Path, boot: &str, floor: i64) -> Wire {
     Wire::open(Place::prepare(path).unwrap(), Boot::named(boot), floor).unwrap()
@@ -60,8 +61,8 @@ struct Pair {
     random: Random,
     sessions: Vec<SessionId>,
     claims: Vec<(SessionId, Claim)>,
-    /// Per claim: its key, its fence in the model, and its fence in the file.
-    fences: HashMap<ClaimId, (Key, u64, u64)>,
+    /// Per fence of the model: the key and the claim it was granted to, and the file's fence.
+    fences: HashMap<u64, (Key, ClaimId, u64)>,
 }
 
 const KEYS: [&str; 3] = ["a", "a/b", "b"];
@@ -89,7 +90,7 @@ impl Pair {
     }
 
     fn step(&mut self) {
-        self.now += self.random.bits() % 2_000_000_000;
+        self.now += self.random.bits() % 800_000_000;
         match self.below(12) {
             0 => self.open(),
             1 | 2 => self.renew(),
@@ -149,14 +150,13 @@ impl Pair {
     fn enter(&mut self) {
         let again = self.below(3) == 0;
         let known = if again { self.known_claim() } else { None };
-        let (session, claim) = match known {
-            Some(known) => known,
-            None => {
-                let Some(session) = self.session() else { return };
-                let claim = self.draw_claim();
-                self.claims.push((session.clone(), claim.clone()));
-                (session, claim)
-            }
+        let (session, claim) = if let Some(known) = known {
+            known
+        } else {
+            let Some(session) = self.session() else { return };
+            let claim = self.draw_claim();
+            self.claims.push((session.clone(), claim.clone()));
+            (session, claim)
         };
         let enter = if self.below(3) == 0 { Enter::Try } else { Enter::Wait };
         let (moment, now) = self.clock();
@@ -245,7 +245,7 @@ impl Pair {
         }
     }
 
-    /// A claim keeps its fence, on both sides.
+    /// A grant keeps its fence, on both sides.
     fn compare_fences(
         &mut self,
         id: ClaimId,
@@ -257,22 +257,23 @@ impl Pair {
             assert_eq!(expected, found);
             return;
         };
-        let fences = (key.clone(), expected.get(), found.get());
-        assert_eq!(*self.fences.entry(id).or_insert_with(|| fences.clone()), fences);
+        let grant = (key.clone(), id, found.get());
+        assert_eq!(*self.fences.entry(expected.get()).or_insert_with(|| grant.clone()), grant);
     }
 
     /// Each key's grants came in the same order on both sides, under fences that grow.
     fn compare_order(self) -> usize {
-        let mut fences: Vec<_> = self.fences.into_values().collect();
-        fences.sort_unstable();
-        for pair in fences.windows(2) {
+        let grants = self.fences.into_iter().map(|(model, (key, _, file))| (key, model, file));
+        let mut grants: Vec<_> = grants.collect();
+        grants.sort_unstable();
+        for pair in grants.windows(2) {
             if let [(key, _, earlier), (same, _, later)] = pair
                 && key == same
             {
                 assert!(earlier < later, "{key:?}: {earlier} then {later}");
             }
         }
-        fences.len()
+        grants.len()
     }
 }
 
@@ -280,10 +281,10 @@ impl Pair {
 fn the_file_answers_as_the_model_does() {
     let root = tempfile::tempdir().unwrap();
     let mut grants = 0;
-    for seed in 0..40 {
+    for seed in 0..20 {
         let mut pair = Pair::new(&root.path().join(format!("{seed}.db")), seed);
         pair.open();
-        for _ in 0..250 {
+        for _ in 0..500 {
             pair.step();
         }
         grants += pair.compare_order();
@@ -435,4 +436,94 @@ fn with_suffix(path: &Path, suffix: &str) -> std::path::PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+fn lasting_session(wire: &mut Wire, name: &str) -> SessionId {
+    let session = SessionId::new(name);
+    step(wire, |wire| {
+        let peer = wire.be_seen()?;
+        wire.open_session(1, &session, &Terms { detached: false, ..terms(TTL) }, &peer)
+    });
+    session
+}
+
+/// Each waits behind the one before it: who is watched, and who is told of what.
+#[test]
+fn each_waiter_watches_one_ahead_and_moves_up_when_that_one_leaves() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("l.db");
+    let mut wires: Vec<Wire> = (0..3).map(|_| open(&file, "boot", 0)).collect();
+    let sessions: Vec<SessionId> = wires
+        .iter_mut()
+        .enumerate()
+        .map(|(at, it)| lasting_session(it, &format!("s{at}")))
+        .collect();
+    let claims = [1, 2, 3].map(|id| exclusive(id, "k"));
+    let names: Vec<String> = wires.iter().map(|it| it.own_name().unwrap().to_owned()).collect();
+    let enter = |wires: &mut Vec<Wire>, at: usize| {
+        let (session, claim) = (&sessions[at], &claims[at]);
+        step(&mut wires[at], |wire| wire.enter(2, session, claim, Enter::Wait)).unwrap().watch
+    };
+    assert!(enter(&mut wires, 0).is_empty());
+    assert_eq!(enter(&mut wires, 1), names[..1]);
+    assert_eq!(enter(&mut wires, 2), names[1..2]);
+
+    // The middle one gives up: the last one has to watch the holder from now on, so it is told.
+    let told = step(&mut wires[1], |wire| {
+        wire.leave(3, &sessions[1], &claims[1])?;
+        Ok(wire.outbox.clone())
+    });
+    assert_eq!(told, [Letter { peer: names[2].clone(), news: News::Moved(claims[2].id) }]);
+    assert_eq!(enter(&mut wires, 2), names[..1]);
+
+    // The holder's process dies: the last one finds itself holding.
+    drop(wires.remove(0));
+    std::fs::write(root.path().join(format!("l.db-peers/{}.lock", names[0])), "").unwrap();
+    let entered =
+        step(&mut wires[1], |wire| wire.enter(4, &sessions[2], &claims[2], Enter::Wait)).unwrap();
+    assert!(matches!(entered.place, Stand::Held(_)), "{entered:?}");
+    let ended = step(&mut wires[1], |wire| wire.renew(4, &sessions[0], &[]));
+    assert_eq!(ended, Renewed::Ended, "what was judged dead stays dead");
+}
+
+#[test]
+fn a_crowd_of_dead_sessions_is_cleared_away_by_those_who_come() {
+    let root = tempfile::tempdir().unwrap();
+    let mut wire = open(&root.path().join("l.db"), "boot", 0);
+    for number in 0..40 {
+        let session = open_session(&mut wire, 1, &format!("s{number}"), TTL);
+        let claim = exclusive(number, &format!("k{number}"));
+        step(&mut wire, |wire| wire.enter(1, &session, &claim, Enter::Try)).unwrap();
+    }
+    let later = i64::try_from(TTL.as_nanos()).unwrap() * 2;
+    assert!(step(&mut wire, |wire| wire.keys(later, "")).is_empty(), "ghosts are not shown");
+    for number in 0..3 {
+        open_session(&mut wire, later, &format!("t{number}"), TTL);
+    }
+    let count = |table: &str| -> i64 {
+        let sql = format!("SELECT count(*) FROM {table}");
+        wire.conn.query_row(&sql, [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!((count("sessions"), count("claims")), (3, 0));
+}
+
+/// Else it would wait for the end of what has ended, and hear nothing of the holder's.
+#[test]
+fn a_dead_waiter_ahead_is_dropped_and_the_one_before_it_is_watched() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("l.db");
+    let [mut first, mut second, mut third] = [(); 3].map(|()| open(&file, "boot", 0));
+    let a = lasting_session(&mut first, "a");
+    let b = lasting_session(&mut second, "b");
+    let c = lasting_session(&mut third, "c");
+    let [holder, dying, last] = [1, 2, 3].map(|id| exclusive(id, "k"));
+    step(&mut first, |wire| wire.enter(1, &a, &holder, Enter::Wait)).unwrap();
+    step(&mut second, |wire| wire.enter(1, &b, &dying, Enter::Wait)).unwrap();
+    let dead = second.own_name().unwrap().to_owned();
+    drop(second);
+    std::fs::write(root.path().join(format!("l.db-peers/{dead}.lock")), "").unwrap();
+
+    let entered = step(&mut third, |wire| wire.enter(2, &c, &last, Enter::Wait)).unwrap();
+    assert_eq!(entered.watch, [first.own_name().unwrap().to_owned()]);
+    assert!(matches!(entered.place, Stand::Waiting(Ahead { rank: Some(0), .. })), "{entered:?}");
 }
