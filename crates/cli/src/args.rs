@@ -1,5 +1,8 @@
 //! The command line, with the help text beside each flag.
 
+// These comments are printed on terminals, where Markdown would be in the way.
+#![allow(clippy::doc_markdown, rustdoc::bare_urls, rustdoc::broken_intra_doc_links)]
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;

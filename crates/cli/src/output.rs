@@ -81,7 +81,7 @@ impl Output {
 
     /// Replaces the last line of the terminal that stderr is. Moving the cursor is no colour, so it
     /// is done whatever is wanted of that.
-    pub(crate) fn redraw(self, line: &str) {
+    pub(crate) fn redraw(line: &str) {
         let _ = io::stderr().write_all(format!("\r\x1b[K{line}").as_bytes());
     }
 

@@ -163,12 +163,11 @@ impl WaitingLine {
         if !self.live {
             return std::future::pending().await;
         }
+        // Not before there is something to wait for: a lock that is free is not waited for.
+        self.changed.notified().await;
         loop {
-            self.changed.notified().await;
-            loop {
-                self.draw();
-                let _ = tokio::time::timeout(REDRAW, self.changed.notified()).await;
-            }
+            self.draw();
+            let _ = tokio::time::timeout(REDRAW, self.changed.notified()).await;
         }
     }
 
@@ -179,13 +178,13 @@ impl WaitingLine {
             .map_or(80, |size| usize::from(size.ws_col).max(20));
         // One that wraps could not be drawn over.
         let text: String = text.chars().take(width - 1).collect();
-        self.output.redraw(&text);
+        Output::redraw(&text);
         state.drawn = true;
     }
 
     fn erase(&self) {
         if std::mem::take(&mut self.state().drawn) {
-            self.output.redraw("");
+            Output::redraw("");
         }
     }
 

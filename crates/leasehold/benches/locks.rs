@@ -35,7 +35,9 @@ fn main() {
     runtime.block_on(memory());
     runtime.block_on(sqlite(directory.path()));
     runtime.block_on(over_redis(&server));
-    println!("\nHand-off to another process that waits (release sent → its grant), {HAND_OFFS} times:\n");
+    println!(
+        "\nHand-off to another process that waits (release sent → its grant), {HAND_OFFS} times:\n"
+    );
     println!("| store | median | p99 |");
     println!("|---|---|---|");
     let file = format!("sqlite:{}", directory.path().join("hand-off.db").display());

@@ -8,7 +8,6 @@ use super::run::{codes, settings, unix_millis};
 use crate::args::{Acquire, Common};
 use crate::exit::{self, Failure};
 use crate::output::Output;
-use crate::settings::Flags;
 use crate::signals::Signals;
 use crate::waiting::{self, Asked};
 
@@ -29,7 +28,7 @@ pub(crate) async fn acquire(
     common: &Common,
     output: Output,
 ) -> Result<Outcome, Failure> {
-    let settings = settings(&args.asking, common, Flags::default())?;
+    let settings = settings(&args.asking, common, None, None)?;
     let client = Client::builder()
         .url(&settings.store.value)
         .ttl(settings.ttl.value)

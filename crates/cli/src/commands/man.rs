@@ -19,20 +19,19 @@ pub(crate) fn man(
 ) -> Result<Outcome, Failure> {
     let program = program();
     if let Some(dir) = dir {
-        return write_all(program, dir)
+        return write_all(&program, dir)
             .map(|()| Outcome::OK)
             .map_err(|error| Failure::new(exit::INTERNAL, format!("{}: {error}", dir.display())));
     }
-    let page = match verb {
-        None => page(program)?,
-        Some(name) => match program.get_subcommands().find(|verb| verb.get_name() == name) {
-            Some(verb) => page(verb.clone())?,
-            None => {
-                let message = format!("{name:?} is no verb; see leasehold --help");
-                return Err(Failure::new(exit::USAGE, message));
-            }
-        },
+    let chosen = match verb {
+        None => Some(&program),
+        Some(name) => program.get_subcommands().find(|verb| verb.get_name() == name),
     };
+    let Some(chosen) = chosen else {
+        let message = format!("{:?} is no verb; see leasehold --help", verb.unwrap_or_default());
+        return Err(Failure::new(exit::USAGE, message));
+    };
+    let page = page(chosen.clone())?;
     output.print(&String::from_utf8_lossy(&page))?;
     Ok(Outcome::OK)
 }
@@ -51,11 +50,11 @@ fn page(command: Command) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-fn write_all(program: Command, dir: &Path) -> io::Result<()> {
+fn write_all(program: &Command, dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     for verb in program.get_subcommands() {
         let file = dir.join(format!("leasehold-{}.1", verb.get_name()));
         std::fs::write(file, page(verb.clone())?)?;
     }
-    std::fs::write(dir.join("leasehold.1"), page(program)?)
+    std::fs::write(dir.join("leasehold.1"), page(program.clone())?)
 }

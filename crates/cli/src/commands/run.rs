@@ -28,9 +28,14 @@ use crate::waiting::{self, Asked, Codes};
 const RELEASE: Duration = Duration::from_secs(5);
 
 /// The settings that flags for asking make.
-pub(crate) fn settings(asking: &Asking, common: &Common, more: Flags) -> Result<Settings, Failure> {
+pub(crate) fn settings(
+    asking: &Asking,
+    common: &Common,
+    grace: Option<Duration>,
+    max_hold: Option<Duration>,
+) -> Result<Settings, Failure> {
     let wait = if asking.once { Some(Patience::None) } else { asking.wait };
-    let flags = Flags { ttl: asking.ttl, wait, note: asking.note.clone(), ..more };
+    let flags = Flags { ttl: asking.ttl, wait, note: asking.note.clone(), grace, max_hold };
     Settings::load(common, flags, &process_environment)
 }
 
@@ -45,8 +50,7 @@ pub(crate) const fn codes(asking: &Asking) -> Codes {
 
 /// Runs the verb.
 pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Outcome, Failure> {
-    let more = Flags { grace: args.grace, max_hold: args.max_hold, ..Flags::default() };
-    let settings = settings(&args.asking, common, more)?;
+    let settings = settings(&args.asking, common, args.grace, args.max_hold)?;
     let store = Opened::new(&settings.store.value).map_err(|error| settings.blame(error))?;
     let mut builder = Client::builder()
         .shared_store(Arc::clone(&store.shared))

@@ -34,7 +34,8 @@ enum What {
 #[derive(Serialize)]
 struct Event<'a> {
     at: String,
-    event: What,
+    #[serde(rename = "event")]
+    what: What,
     key: &'a str,
     owner: Option<&'a str>,
     note: Option<&'a str>,
@@ -126,7 +127,7 @@ impl Printer<'_> {
         if self.json {
             return self.output.json(&Event {
                 at: Timestamp::now().to_string(),
-                event,
+                what: event,
                 key: self.key,
                 owner: party.map(|party| party.owner.as_str()),
                 note: party.map(|party| party.note.as_str()),

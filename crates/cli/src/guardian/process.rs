@@ -24,7 +24,7 @@ pub(super) const ASIDE: u8 = b'A';
 
 /// How long a process that was killed is waited for. One that hangs in the kernel for longer does
 /// not come back to the command's work.
-const LAST_WAIT: Duration = Duration::from_secs(60);
+const LAST_WAIT: Duration = Duration::from_mins(1);
 
 /// Runs the guardian until its socket ends.
 pub(crate) fn main() -> ExitCode {

@@ -252,7 +252,7 @@ impl Wire {
 
     /// What keeps this handle from being seen dead; `None` if it is not seen yet.
     pub(super) fn lifeline(&self) -> Result<Option<OwnedFd>, Trouble> {
-        let copy = self.peer.as_ref().map(Peer::lifeline).transpose();
+        let copy = self.part.peer.as_ref().map(Peer::lifeline).transpose();
         copy.map_err(|error| Trouble::io("copy the descriptor in", &self.place.path, error))
     }
 
