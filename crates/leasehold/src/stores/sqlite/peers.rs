@@ -189,7 +189,7 @@ impl Dead {
 pub(super) struct Peer {
     name: String,
     directory: Arc<Directory>,
-    _lock: OwnedFd,
+    lock: OwnedFd,
     listener: Option<Listener>,
 }
 
@@ -214,7 +214,7 @@ impl Peer {
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if fstat(&lock).map_err(failed)?.st_nlink > 0 => {
                     let directory = Arc::clone(directory);
-                    return Ok(Self { name, directory, _lock: lock, listener: None });
+                    return Ok(Self { name, directory, lock, listener: None });
                 }
                 Ok(()) | Err(Errno::WOULDBLOCK | Errno::INTR) => {}
                 Err(error) => return Err(failed(error)),
@@ -228,6 +228,11 @@ impl Peer {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The lock once more: whoever has it keeps this handle from being seen dead.
+    pub(super) fn lifeline(&self) -> io::Result<OwnedFd> {
+        self.lock.try_clone()
     }
 
     /// Begins to receive wake-ups, unless it does already. Without them waiters poll.

@@ -12,6 +12,7 @@ mod schema;
 mod tests;
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use leasehold_core::SessionId;
@@ -247,6 +248,12 @@ impl Wire {
             made => made?,
         };
         Ok(self.part.peer.insert(peer).name().to_owned())
+    }
+
+    /// What keeps this handle from being seen dead; `None` if it is not seen yet.
+    pub(super) fn lifeline(&self) -> Result<Option<OwnedFd>, Trouble> {
+        let copy = self.part.peer.as_ref().map(Peer::lifeline).transpose();
+        copy.map_err(|error| Trouble::io("copy the descriptor in", &self.place.path, error))
     }
 
     fn own_name(&self) -> Option<&str> {
