@@ -102,6 +102,7 @@ pub(crate) enum Verb {
     Inspect(Inspect),
     Watch(Watch),
     Break(Break),
+    Demo(Demo),
     /// Print a shell's completion script
     ///
     /// For bash: leasehold completions bash > ~/.local/share/bash-completion/completions/leasehold
@@ -325,6 +326,18 @@ pub(crate) struct Break {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Show what a lock does, with real processes
+///
+/// Two nodes contend for a key; one waits and is woken; one is killed while it holds; one is paused
+/// past its lease and writes late, which the resource refuses by the fence. Prints what happens as
+/// it happens, and draws it as an SVG. Takes about five seconds, most of them for a lease to lapse.
+#[derive(Debug, Group)]
+pub(crate) struct Demo {
+    /// Where to draw it
+    #[arg(long, value_name = "FILE", default_value = "leasehold-demo.svg")]
+    pub(crate) svg: PathBuf,
 }
 
 fn key(text: &str) -> Result<Key, leasehold::KeyError> {

@@ -20,7 +20,7 @@ use clap::Parser as _;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::args::{Args, Common};
-use crate::commands::Outcome;
+use crate::commands::{Outcome, demo};
 use crate::exit::Failure;
 use crate::output::Output;
 
@@ -28,6 +28,9 @@ fn main() -> ExitCode {
     // First of all, because a guardian is started with every command and has to be ready soon.
     if guardian::is_wanted() {
         return guardian::main();
+    }
+    if let Some(arguments) = demo::node_arguments() {
+        return demo::node_main(&arguments);
     }
     let args = match Args::try_parse() {
         Ok(args) => args,

@@ -8,7 +8,14 @@ use std::time::Duration;
 use leasehold::blocking::{Attempt, Client, Guard};
 
 /// The hidden argument that makes this program a node: followed by name, key and TTL.
-pub(crate) const ARGUMENT: &str = "__demo-node";
+const ARGUMENT: &str = "__demo-node";
+
+/// What this process was started with, if it was started to be a node.
+pub(crate) fn node_arguments() -> Option<Vec<String>> {
+    let mut arguments = std::env::args_os().skip(1);
+    arguments.next().filter(|first| first == ARGUMENT)?;
+    Some(arguments.filter_map(|argument| argument.into_string().ok()).collect())
+}
 
 /// What a node is told.
 #[derive(Debug, Clone, Copy)]

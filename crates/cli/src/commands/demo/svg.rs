@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use super::timeline::{Actor, Event, Scene, Tone};
 
-const LANE: f64 = 270.0;
-const MARGIN: f64 = 150.0;
+const LANE: f64 = 345.0;
+const MARGIN: f64 = 140.0;
 const TOP: f64 = 96.0;
 const ROW: f64 = 40.0;
 const TITLE: f64 = 58.0;
@@ -14,7 +14,7 @@ const TITLE: f64 = 58.0;
 /// order, not to scale; each has its time at the left.
 pub(super) fn draw(scenes: &[Scene], store: &str) -> String {
     let lanes = u16::try_from(Actor::ALL.len()).unwrap_or(u16::MAX);
-    let width = MARGIN * 2.0 + LANE * f64::from(lanes - 1) + 110.0;
+    let width = MARGIN + 100.0 + LANE * f64::from(lanes - 1);
     let rows: f64 = scenes.iter().map(|scene| TITLE + ROW * count(&scene.events)).sum();
     let height = TOP + rows + 30.0;
     let mut svg = String::new();

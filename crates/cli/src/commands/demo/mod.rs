@@ -2,15 +2,23 @@
 
 mod svg;
 mod timeline;
-pub(crate) mod worker;
+mod worker;
 
-use std::io::{Error, Result};
+use std::fs::File;
+use std::io::{self, Error, ErrorKind, Write as _};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use timeline::{Actor, Timeline, Tone};
 use worker::{Node, Order, Report};
+pub(crate) use worker::{main as node_main, node_arguments};
+
+use super::Outcome;
+use crate::args::{Common, Demo};
+use crate::exit::{self, Failure};
+use crate::output::Output;
+use crate::settings::{Flags, Settings, process_environment};
 
 /// Short, so that a lapse can be watched; every store can keep it.
 const TTL: Duration = Duration::from_secs(2);
@@ -18,9 +26,39 @@ const TTL: Duration = Duration::from_secs(2);
 /// How long a node works before it writes: long enough to be watched.
 const WORK: Duration = Duration::from_millis(250);
 
-/// Plays the demo on the store at `store` (shown as `shown`, without its password) and returns the
+/// Runs the verb.
+pub(crate) fn demo(args: &Demo, common: &Common, output: Output) -> Result<Outcome, Failure> {
+    let settings = Settings::load(common, Flags::default(), &process_environment)?;
+    let store = &settings.store.value;
+    if store.starts_with("memory:") {
+        let message = "memory: reaches no further than one process, and the demo has three: give \
+                       another --store, or none";
+        return Err(Failure::new(exit::USAGE, message));
+    }
+    let shown =
+        leasehold::stores::connect(store).map_err(|error| settings.blame(error))?.to_string();
+    let cannot_write = |error: io::Error| {
+        Failure::new(exit::USAGE, format!("cannot write {}: {error}", args.svg.display()))
+    };
+    // Before the play: nobody wants to learn it after.
+    let mut drawn = File::create(&args.svg).map_err(cannot_write)?;
+    output.note(format_args!("two nodes, one lock, TTL {TTL:?}, over {shown}"));
+    let drawing = match play(store, &shown) {
+        Ok(drawing) => drawing,
+        // Nobody looks any more.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Outcome::OK),
+        Err(error) => {
+            return Err(Failure::new(exit::UNAVAILABLE, format!("the demo ended: {error}")));
+        }
+    };
+    drawn.write_all(drawing.as_bytes()).map_err(cannot_write)?;
+    output.note(format_args!("drawn in {}", args.svg.display()));
+    Ok(Outcome::OK)
+}
+
+/// Plays it on the store at `store` (shown as `shown`, without its password) and returns the
 /// timeline as an SVG.
-pub(crate) fn play(store: &str, shown: &str) -> Result<String> {
+fn play(store: &str, shown: &str) -> io::Result<String> {
     let key = format!("leasehold-demo/{}", std::process::id());
     let mut stage = Stage {
         timeline: Timeline::new(),
@@ -59,7 +97,7 @@ const fn actor(node: usize) -> Actor {
 
 impl Stage {
     /// Both ask at the same moment: one is granted, the other refused. Returns the winner.
-    fn contention(&mut self, key: &str) -> Result<(usize, u64)> {
+    fn contention(&mut self, key: &str) -> io::Result<(usize, u64)> {
         self.timeline.scene("Two nodes ask for the same key at the same moment: one is granted")?;
         for node in 0..2 {
             self.nodes[node].tell(Order::Try)?;
@@ -67,26 +105,26 @@ impl Stage {
             self.timeline.arrow(actor(node), Actor::Service, Tone::Plain, text)?;
         }
         let mut won = None;
+        let mut refused = None;
         for node in 0..2 {
             match self.nodes[node].report()? {
-                Report::Granted { fence } => {
-                    self.granted(node, fence, "granted")?;
-                    won = Some((node, fence));
-                }
-                Report::Refused { holder, left } => {
-                    let left = left
-                        .map_or(String::new(), |left| format!(", {} ms left", left.as_millis()));
-                    let text = format!("denied: held by {holder}{left}");
-                    self.timeline.arrow(Actor::Service, actor(node), Tone::Refused, text)?;
-                }
+                Report::Granted { fence } => won = Some((node, fence)),
+                Report::Refused { holder, left } => refused = Some((node, holder, left)),
                 other => return Err(unexpected(&other)),
             }
         }
-        won.ok_or_else(|| Error::other("neither node was granted a free lock"))
+        let (Some((winner, fence)), Some((loser, holder, left))) = (won, refused) else {
+            return Err(Error::other("of two nodes one should be granted a free lock"));
+        };
+        self.granted(winner, fence, "granted")?;
+        let left = left.map_or(String::new(), |left| format!(", {} ms left", left.as_millis()));
+        let text = format!("denied: held by {holder}{left}");
+        self.timeline.arrow(Actor::Service, actor(loser), Tone::Refused, text)?;
+        Ok((winner, fence))
     }
 
     /// The loser waits; the winner works and releases; the loser is woken. Leaves the lock free.
-    fn hand_over(&mut self, winner: usize, fence: u64) -> Result<()> {
+    fn hand_over(&mut self, winner: usize, fence: u64) -> io::Result<()> {
         let waiter = 1 - winner;
         self.timeline.scene("The other waits its turn and is woken by the release")?;
         self.wait(waiter)?;
@@ -101,7 +139,7 @@ impl Stage {
     }
 
     /// The holder is killed; the lock frees itself. Returns the next holder.
-    fn crash(&mut self, victim: usize, store: &str, key: &str) -> Result<(usize, u64)> {
+    fn crash(&mut self, victim: usize, store: &str, key: &str) -> io::Result<(usize, u64)> {
         let waiter = 1 - victim;
         self.timeline.scene("A holder crashes: its lock frees itself")?;
         let fence = self.lock(victim)?;
@@ -123,7 +161,7 @@ impl Stage {
     }
 
     /// The holder is paused past its lease and writes late: the resource refuses its old fence.
-    fn pause(&mut self, sleeper: usize, old: u64) -> Result<()> {
+    fn pause(&mut self, sleeper: usize, old: u64) -> io::Result<()> {
         let waiter = 1 - sleeper;
         self.timeline
             .scene("A holder is paused past its lease: the fence protects the resource")?;
@@ -145,7 +183,7 @@ impl Stage {
         self.release(waiter)
     }
 
-    fn lock(&mut self, node: usize) -> Result<u64> {
+    fn lock(&mut self, node: usize) -> io::Result<u64> {
         self.timeline.arrow(actor(node), Actor::Service, Tone::Plain, "lock")?;
         match self.nodes[node].ask(Order::Lock)? {
             Report::Granted { fence } => Ok(fence),
@@ -154,7 +192,7 @@ impl Stage {
     }
 
     /// Refused first, so that everyone sees who holds; then in line.
-    fn wait(&mut self, node: usize) -> Result<()> {
+    fn wait(&mut self, node: usize) -> io::Result<()> {
         let Report::Refused { holder, .. } = self.nodes[node].ask(Order::Try)? else {
             return Err(Error::other("a held lock was granted again"));
         };
@@ -163,19 +201,19 @@ impl Stage {
         self.timeline.arrow(actor(node), Actor::Service, Tone::Refused, text)
     }
 
-    fn awaited(&mut self, node: usize) -> Result<u64> {
+    fn awaited(&mut self, node: usize) -> io::Result<u64> {
         match self.nodes[node].report()? {
             Report::Granted { fence } => Ok(fence),
             other => Err(unexpected(&other)),
         }
     }
 
-    fn granted(&mut self, node: usize, fence: u64, how: &str) -> Result<()> {
+    fn granted(&mut self, node: usize, fence: u64, how: &str) -> io::Result<()> {
         let text = format!("{how}, fence {fence}");
         self.timeline.arrow(Actor::Service, actor(node), Tone::Good, text)
     }
 
-    fn write(&mut self, node: usize, fence: u64) -> Result<()> {
+    fn write(&mut self, node: usize, fence: u64) -> io::Result<()> {
         std::thread::sleep(WORK);
         let text = format!("write under fence {fence}");
         self.timeline.arrow(actor(node), Actor::Resource, Tone::Plain, text)?;
@@ -186,7 +224,7 @@ impl Stage {
         self.timeline.arrow(Actor::Resource, actor(node), Tone::Bad, text)
     }
 
-    fn release(&mut self, node: usize) -> Result<()> {
+    fn release(&mut self, node: usize) -> io::Result<()> {
         self.timeline.arrow(
             actor(node),
             Actor::Service,
@@ -202,7 +240,7 @@ impl Stage {
         }
     }
 
-    fn signal(&self, node: usize, signal: Signal) -> Result<()> {
+    fn signal(&self, node: usize, signal: Signal) -> io::Result<()> {
         Ok(kill_process(Pid::from_child(&self.nodes[node].process), signal)?)
     }
 }
