@@ -162,6 +162,11 @@ impl Guardian {
         self.expect(process::ASIDE).await
     }
 
+    /// Lets it go, which takes it a moment; dropping waits for that.
+    pub(crate) fn dismiss(&mut self) {
+        self.socket = None;
+    }
+
     /// Whether it has died, which nothing but a KILL from outside brings about.
     pub(crate) fn has_died(&mut self) -> bool {
         !matches!(self.process.try_wait(), Ok(None))
@@ -190,7 +195,7 @@ impl Guardian {
 
 impl Drop for Guardian {
     fn drop(&mut self) {
-        self.socket = None;
+        self.dismiss();
         // Reaped here, because in a container nobody may do it later.
         let _ = self.process.wait();
     }

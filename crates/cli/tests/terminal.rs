@@ -37,6 +37,8 @@ impl<'a> Terminal<'a> {
 
     fn tmux(&self, arguments: &[&str]) -> Option<String> {
         let mut command = Command::new("tmux");
+        // Never a server of its own: it would outlive the test.
+        command.arg("-N");
         self.lab.prepare(command.arg("-S").arg(self.lab.path("tmux")).args(arguments));
         let done = command.output().unwrap();
         done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned())

@@ -158,6 +158,8 @@ impl Held<'_> {
             output: self.output,
         };
         let verdict = supervisor.watch(running).await?;
+        // It ends while the store answers.
+        self.guardian.dismiss();
         let output = self.output;
         let held = self.release().await?;
         Ok(judge(verdict, held, lost, output))

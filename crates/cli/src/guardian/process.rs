@@ -115,6 +115,13 @@ impl Guarded {
     /// process first, and with it what keeps the lock from being free. A process can take a while
     /// to die, in the middle of a write to a disk.
     fn end_the_others(&self) {
+        // After a command that ended by itself: the group is empty but for this process, which has
+        // stepped aside. Looking at all processes would cost more than the whole run did.
+        let aside = rustix::process::getpgrp() != self.group;
+        let empty = || rustix::process::test_kill_process_group(self.group) == Err(Errno::SRCH);
+        if aside && empty() {
+            return;
+        }
         if let Some(command) = &self.command {
             command.send(Signal::KILL);
         }
