@@ -4,6 +4,7 @@
 //! - [`Redis`]: a Redis server with whatever a test needs: TLS, passwords, a Unix socket.
 //! - [`Proxy`]: a TCP proxy that cuts, delays and swallows what passes through it.
 //! - [`Worker`]: the test itself, run again as another process that can be killed.
+//! - [`Peer`]: a process that locks by a library of others.
 //! - [`Server`]: what all servers have in common. A new kind of server is a [`Spec`]: a command,
 //!   and how to tell that it is ready.
 //!
@@ -18,6 +19,7 @@
 
 pub mod certificates;
 mod missing;
+pub mod peer;
 mod port;
 mod process;
 pub mod proxy;
@@ -27,6 +29,7 @@ pub mod worker;
 
 pub use certificates::Certificates;
 pub use missing::require;
+pub use peer::Peer;
 pub use port::free_port;
 pub use process::{Output, Process, is_alive};
 pub use proxy::Proxy;

@@ -251,11 +251,15 @@ impl Redis {
         self.home.path().join("socket")
     }
 
-    /// `redis+unix://[:PASSWORD@]PATH[?db=DATABASE]`
+    /// `redis+unix://PATH[?db=DATABASE&password=PASSWORD]`
     #[must_use]
     pub fn unix_url(&self) -> String {
-        let query = self.options.database.map_or(String::new(), |number| format!("?db={number}"));
-        format!("redis+unix://{}{}{query}", self.credentials(), self.socket().display())
+        let RedisOptions { database, password, .. } = &self.options;
+        let database = database.map(|number| format!("db={number}"));
+        let password = password.as_ref().map(|password| format!("password={password}"));
+        let query: Vec<String> = [database, password].into_iter().flatten().collect();
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("redis+unix://{}{mark}{}", self.socket().display(), query.join("&"))
     }
 
     /// What `redis-cli --raw ARGS…` prints, without the last newline: with all rights, in the

@@ -88,7 +88,7 @@ fn passwords_users_databases_and_sockets_are_in_the_urls() {
         redis_cli(&redis, &["-s", &socket, "--no-auth-warning", "-a", "s3cret"]).1,
         "PONG\n"
     );
-    assert_eq!(redis.unix_url(), format!("redis+unix://:s3cret@{socket}?db=3"));
+    assert_eq!(redis.unix_url(), format!("redis+unix://{socket}?db=3&password=s3cret"));
 }
 
 #[test]
