@@ -1,6 +1,7 @@
 //! Runs a case on a store, and the macros that make a test of each.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -40,11 +41,15 @@ pub fn run<B: Bench>(name: &str, bench: impl AsyncFnOnce() -> B) {
         .enable_all()
         .build()
         .expect("a runtime starts");
-    runtime.block_on(async {
+    let whole = async {
         let bench = bench().await;
         let ended = tokio::time::timeout(LIMIT, (case.run)(&bench)).await;
         assert!(ended.is_ok(), "{name} does not end: given up after {LIMIT:?}");
-    });
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(whole)));
+    // A task that spins would hold up an orderly end for ever, and hide why the case failed.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    outcome.unwrap_or_else(|panic| resume_unwind(panic));
 }
 
 /// Makes a test of every case of the suite for one store, in a module of that name.

@@ -88,7 +88,8 @@ pub(crate) async fn rule_6_an_enter_that_lands_after_its_caller_gave_up_is_left(
     locking.abort();
     soon("the caller left", chaos.arrived(Call::Leave, 1)).await;
     chaos.let_go();
-    // Now it lands. The ghost must not outlast about one TTL, although its session is renewed.
+    soon("the enter lands", chaos.landed(1)).await;
+    // Now it is there. The ghost must not outlast about one TTL, although its session is renewed.
     bob.until_free("k").await;
     other.check().expect("the session lives");
 }

@@ -159,6 +159,8 @@ pub(crate) async fn an_unknown_enter_is_resolved_by_its_claim(bench: &dyn Bench)
         } else {
             soon("a try", mutex.try_lock()).await.expect("answers").expect("it was free")
         };
+        // Giving the first claim up and making another would be safe, too, but lose the place.
+        assert_eq!(chaos.count(Call::Leave), usize::from(wait), "the same claim, asked again");
         let line = bob.inspect("k").await;
         assert_eq!((line.holders.len(), line.waiters.len()), (1, 0), "one claim, not two");
         assert_eq!(line.holders[0].fence, Some(guard.fence()), "the fence of the first grant");
@@ -178,6 +180,7 @@ pub(crate) async fn an_unknown_enter_does_not_stand_in_line_twice(bench: &dyn Be
     soon("waiting", chaos.arrived(Call::Changed, 1)).await;
     let waiters = bob.line("k").await.1.len();
     assert_eq!(waiters, usize::from(chaos.guarantees().line), "one place in line");
+    assert_eq!(chaos.count(Call::Leave), 0, "the place was kept, not taken anew");
     bob.leave(&hold).await;
     let guard = soon("granted", waiting).await.expect("no panic").expect("locks");
     assert_eq!(bob.inspect("k").await.holders[0].fence, Some(guard.fence()));
