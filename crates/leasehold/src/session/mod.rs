@@ -132,20 +132,27 @@ impl Handle {
 
     /// Spawns the task on first use.
     fn ensure_task(&self) -> Result<()> {
-        let refused = |detail| Err(self.error(ErrorKind::Invalid, "use the client", detail));
-        if self.shared.lock().closed || self.orders.is_closed() {
-            return refused(
-                "it was closed, or the runtime that it was first used on was shut down; make \
-                 a new client",
-            );
+        if self.is_closed(&self.shared.lock()) {
+            return Err(self.closed());
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return refused("there is no tokio runtime; use leasehold::blocking outside of one");
+            let detail = "there is no tokio runtime; use leasehold::blocking outside of one";
+            return Err(self.error(ErrorKind::Invalid, "use the client", detail));
         };
         if let Some(orders) = lock(&self.unspawned).take() {
             runtime.spawn(task::run(Arc::clone(&self.shared), orders));
         }
         Ok(())
+    }
+
+    fn is_closed(&self, state: &State) -> bool {
+        state.closed || self.orders.is_closed()
+    }
+
+    fn closed(&self) -> Error {
+        let detail = "it was closed, or the runtime that it was first used on was shut down; make \
+                      a new client";
+        self.error(ErrorKind::Invalid, "use the client", detail)
     }
 
     /// The open session; opens one if there is none.
@@ -162,9 +169,24 @@ impl Handle {
         let opening = self.store().open(&self.settings().terms);
         let id = self.shared.answered("open a session", opening).await?;
         let open = Open { id, sent };
-        self.shared.lock().open = Some(open.clone());
+        if !self.adopt(&open) {
+            // At worst it stays for its TTL, with nothing in it.
+            let _ = task::close(&self.shared, &open.id).await;
+            return Err(self.closed());
+        }
         self.order(Order::Look);
         Ok(open)
+    }
+
+    /// Makes a session the open one, unless the client was closed while the store opened it:
+    /// without the task nobody would renew it, nor signal a loss.
+    fn adopt(&self, open: &Open) -> bool {
+        let mut state = self.shared.lock();
+        let adopted = !self.is_closed(&state);
+        if adopted {
+            state.open = Some(open.clone());
+        }
+        adopted
     }
 
     /// Registers a claim, so that it is renewed from the moment the store acknowledges it.

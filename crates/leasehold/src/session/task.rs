@@ -313,7 +313,7 @@ impl Work {
     }
 }
 
-async fn close(shared: &Shared, session: &SessionId) -> Result<()> {
+pub(super) async fn close(shared: &Shared, session: &SessionId) -> Result<()> {
     match tokio::time::timeout(FINISH, shared.store.close(session)).await {
         Ok(closed) => closed,
         Err(_) => Err(shared.no_answer("close the session", FINISH)),

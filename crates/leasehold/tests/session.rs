@@ -1,0 +1,213 @@
+//! What went wrong between a client and its session, over a store that can be told to hang.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use leasehold::stores::Memory;
+use leasehold::{
+    Claim, ClaimId, Client, ClientBuilder, Enter, Error, ErrorKind, Guarantees, Key, Left, Line,
+    Place, Renewed, Result, SessionId, Store, Terms,
+};
+use tokio::sync::Notify;
+
+/// Long enough for anything that is going to happen at all.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Short enough for a test that waits for a lapse.
+const TTL: Duration = Duration::from_millis(600);
+
+/// The requests that can be caught.
+#[derive(Clone, Copy)]
+enum Call {
+    Open,
+    Renew,
+    Enter,
+    Leave,
+}
+
+/// Where requests are caught on their way to the store.
+#[derive(Default)]
+struct Gate {
+    /// How many of the next requests are caught; the ones after them pass.
+    armed: AtomicUsize,
+    caught: Notify,
+    opened: Notify,
+}
+
+impl Gate {
+    fn catches(&self) -> bool {
+        let less = |armed: usize| armed.checked_sub(1);
+        let catches = self.armed.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok();
+        if catches {
+            self.caught.notify_one();
+        }
+        catches
+    }
+
+    async fn pass(&self) {
+        if self.catches() {
+            self.opened.notified().await;
+        }
+    }
+}
+
+/// A store in memory whose requests can be caught on their way to it.
+#[derive(Clone)]
+struct Caught {
+    memory: Memory,
+    gates: Arc<[Gate; 4]>,
+}
+
+impl Caught {
+    fn new() -> Self {
+        Self { memory: Memory::new(), gates: Arc::default() }
+    }
+
+    fn builder(&self) -> ClientBuilder {
+        Client::builder().store(self.clone()).ttl(TTL)
+    }
+
+    fn gate(&self, call: Call) -> &Gate {
+        &self.gates[call as usize]
+    }
+
+    /// Catches the next requests.
+    fn catch(&self, call: Call, count: usize) {
+        self.gate(call).armed.store(count, Ordering::Release);
+    }
+
+    /// Waits until a request was caught.
+    async fn caught(&self, call: Call) {
+        within(self.gate(call).caught.notified()).await;
+    }
+
+    /// Lets a caught request go on.
+    fn release(&self, call: Call) {
+        self.gate(call).opened.notify_one();
+    }
+}
+
+impl Store for Caught {
+    fn guarantees(&self) -> Guarantees {
+        self.memory.guarantees()
+    }
+
+    fn open<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<SessionId>> {
+        async move {
+            self.gate(Call::Open).pass().await;
+            self.memory.open(terms).await
+        }
+        .boxed()
+    }
+
+    /// A renewal that was caught comes too late: its session lapsed.
+    fn renew<'a>(
+        &'a self,
+        session: &'a SessionId,
+        roll: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Renewed>> {
+        async move {
+            if self.gate(Call::Renew).catches() {
+                self.gate(Call::Renew).opened.notified().await;
+                self.memory.close(session).await?;
+            }
+            self.memory.renew(session, roll).await
+        }
+        .boxed()
+    }
+
+    fn close<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
+        self.memory.close(session)
+    }
+
+    /// The connection breaks behind an enter that was caught, which arrives when it is let go.
+    fn enter<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+        enter: Enter,
+    ) -> BoxFuture<'a, Result<Place>> {
+        async move {
+            if !self.gate(Call::Enter).catches() {
+                return self.memory.enter(session, claim, enter).await;
+            }
+            let (store, session, claim) = (self.clone(), session.clone(), claim.clone());
+            tokio::spawn(async move {
+                store.gate(Call::Enter).opened.notified().await;
+                let _ = store.memory.enter(&session, &claim, enter).await;
+                store.gate(Call::Enter).caught.notify_one();
+            });
+            let cut = Error::new(ErrorKind::Unavailable, "enter", "the connection broke");
+            Err(cut.outcome_unknown())
+        }
+        .boxed()
+    }
+
+    fn changed<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<Option<Place>>> {
+        self.memory.changed(session, claim)
+    }
+
+    fn disturbed<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, ()> {
+        self.memory.disturbed(session)
+    }
+
+    fn leave<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<Left>> {
+        async move {
+            self.gate(Call::Leave).pass().await;
+            self.memory.leave(session, claim).await
+        }
+        .boxed()
+    }
+
+    fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {
+        self.memory.revoke(key, claim)
+    }
+
+    fn inspect<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Line>> {
+        self.memory.inspect(key)
+    }
+
+    fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>> {
+        self.memory.keys(prefix)
+    }
+}
+
+impl fmt::Display for Caught {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.memory.fmt(f)
+    }
+}
+
+impl fmt::Debug for Caught {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.memory, f)
+    }
+}
+
+async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.expect("it never happens")
+}
+
+#[tokio::test]
+async fn a_session_that_opens_after_the_close_grants_nothing() {
+    let store = Caught::new();
+    let client = store.builder().build().unwrap();
+    let mutex = client.mutex("key").unwrap();
+    store.catch(Call::Open, 1);
+    let locking = tokio::spawn(async move { mutex.lock().await });
+    store.caught(Call::Open).await;
+    client.close().await.unwrap();
+    store.release(Call::Open);
+    let error = within(locking).await.unwrap().expect_err("nobody would renew it");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+}
