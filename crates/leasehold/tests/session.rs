@@ -211,3 +211,13 @@ async fn a_session_that_opens_after_the_close_grants_nothing() {
     let error = within(locking).await.unwrap().expect_err("nobody would renew it");
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
 }
+
+#[test]
+fn a_hold_is_lost_with_a_runtime_that_never_ran_the_task() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = Caught::new().builder().build().unwrap();
+    // The store answers at once, so the task is spawned and not polled.
+    let guard = runtime.block_on(client.mutex("key").unwrap().lock()).unwrap();
+    drop(runtime);
+    assert!(guard.cancellation().is_cancelled(), "nobody renews it, and nobody says so");
+}

@@ -22,8 +22,19 @@ use crate::store::LeaseScope;
 const FINISH: Duration = Duration::from_secs(2);
 
 /// Runs until the last handle is dropped or asks to close.
-pub(super) async fn run(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
-    let _lose_all = LoseAll(Arc::clone(&shared));
+pub(super) fn run(
+    shared: Arc<Shared>,
+    orders: UnboundedReceiver<Order>,
+) -> impl Future<Output = ()> + Send {
+    // Made outside of the future: a runtime may drop the task without having polled it once.
+    let lose_all = LoseAll(Arc::clone(&shared));
+    async move {
+        let _lose_all = lose_all;
+        work(shared, orders).await;
+    }
+}
+
+async fn work(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
     let mut work = Work::new(shared);
     let closing = loop {
         let wake = work.next_wake();
