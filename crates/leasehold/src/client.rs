@@ -227,13 +227,8 @@ impl ClientBuilder {
         let invalid =
             |detail: String| Error::new(ErrorKind::Invalid, "build the client", detail).at(&store);
         let ttl = self.ttl.unwrap_or(Self::DEFAULT_TTL);
-        let set = |timing: Timing| {
-            let every =
-                self.renew_every.map_or(Ok(timing), |every| timing.with_renew_every(every))?;
-            let drift = self.drift.map_or(Ok(every), |drift| every.with_drift(drift))?;
-            self.grace.map_or(Ok(drift), |grace| drift.with_grace(grace))
-        };
-        let timing = Timing::new(ttl).and_then(set).map_err(|error| invalid(error.to_string()))?;
+        let timing = Timing::custom(ttl, self.renew_every, self.drift, self.grace)
+            .map_err(|error| invalid(error.to_string()))?;
         let min_ttl = store.guarantees().min_ttl;
         if ttl < min_ttl {
             return Err(invalid(format!(

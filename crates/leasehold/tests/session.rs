@@ -221,3 +221,12 @@ fn a_hold_is_lost_with_a_runtime_that_never_ran_the_task() {
     drop(runtime);
     assert!(guard.cancellation().is_cancelled(), "nobody renews it, and nobody says so");
 }
+
+#[test]
+fn durations_that_fit_together_are_not_refused_for_a_default() {
+    let seconds = Duration::from_secs;
+    let timed = || Client::builder().url("memory:").ttl(seconds(20)).renew_every(seconds(8));
+    timed().drift(seconds(11)).grace(Duration::ZERO).build().unwrap();
+    timed().grace(seconds(11)).drift(Duration::ZERO).build().unwrap();
+    timed().grace(seconds(11)).build().expect_err("no time is left");
+}
