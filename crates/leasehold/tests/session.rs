@@ -230,3 +230,25 @@ fn durations_that_fit_together_are_not_refused_for_a_default() {
     timed().grace(seconds(11)).drift(Duration::ZERO).build().unwrap();
     timed().grace(seconds(11)).build().expect_err("no time is left");
 }
+
+#[tokio::test]
+async fn a_grant_that_waits_for_a_renewal_does_not_outwait_its_session() {
+    let store = Caught::new();
+    // A grant always leaves less than a renewal interval, so that it waits for a renewal.
+    let (ttl, renew_every) = (PATIENCE, PATIENCE * 2 / 5);
+    let builder = store.builder().ttl(ttl).renew_every(renew_every).grace(Duration::ZERO);
+    let drift = ttl.saturating_sub(renew_every).saturating_sub(Duration::from_nanos(1));
+    let client = builder.drift(drift).build().unwrap();
+    let (first, second) = (client.mutex("first").unwrap(), client.mutex("second").unwrap());
+    store.catch(Call::Renew, 1);
+    let trying = tokio::spawn(async move { first.try_lock().await });
+    store.caught(Call::Renew).await;
+    let locking = tokio::spawn(async move { second.lock().await });
+    // One thread runs all tasks in turn: the second comes to wait behind the renewal under way.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    store.release(Call::Renew);
+    within(trying).await.unwrap().expect_err("the session lapsed");
+    within(locking).await.unwrap().expect("a new session");
+}

@@ -142,6 +142,8 @@ impl Work {
         let open = self.shared.lock().open.clone();
         let Some(open) = open else {
             (self.due, self.disturbed) = (None, None);
+            // There will be no renewal; who waits for one looks again, and finds the session ended.
+            self.waiting_next.clear();
             self.find_next_loss();
             return;
         };
