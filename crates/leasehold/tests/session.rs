@@ -252,3 +252,32 @@ async fn a_grant_that_waits_for_a_renewal_does_not_outwait_its_session() {
     within(trying).await.unwrap().expect_err("the session lapsed");
     within(locking).await.unwrap().expect("a new session");
 }
+
+#[tokio::test]
+async fn an_enter_that_arrives_after_the_release_is_left_again() {
+    let store = Caught::new();
+    let client = store.builder().build().unwrap();
+    let mutex = client.mutex("key").unwrap();
+    store.catch(Call::Enter, 1);
+    let guard = within(mutex.lock()).await.unwrap();
+    store.caught(Call::Enter).await;
+    guard.release().await.unwrap();
+    store.release(Call::Enter);
+    store.caught(Call::Enter).await;
+    within(mutex.lock()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_try_that_arrives_after_the_refusal_is_left_again() {
+    let store = Caught::new();
+    let client = store.builder().build().unwrap();
+    let mutex = client.mutex("key").unwrap();
+    let guard = within(mutex.lock()).await.unwrap();
+    store.catch(Call::Enter, 1);
+    assert!(within(mutex.try_lock()).await.unwrap().is_none());
+    store.caught(Call::Enter).await;
+    guard.release().await.unwrap();
+    store.release(Call::Enter);
+    store.caught(Call::Enter).await;
+    within(mutex.lock()).await.unwrap();
+}

@@ -76,7 +76,7 @@ enum Order {
     /// A session was opened, or a hold ends sooner than the next look: plan again.
     Look,
     /// Leave the store's line for this claim, and go on trying until it is certain.
-    Leave { entry: Arc<Entry>, suspect: bool },
+    Leave(Arc<Entry>),
     /// Renew now, and say when it is done.
     Renew(oneshot::Sender<()>),
     /// Give everything back, end, and say how it went.
@@ -213,9 +213,9 @@ impl Handle {
     }
 
     /// Gives up a claim in the background.
-    pub(crate) fn leave_later(&self, entry: &Arc<Entry>, suspect: bool) {
+    pub(crate) fn leave_later(&self, entry: &Arc<Entry>) {
         self.shared.lock().entries.remove(&entry.claim.id);
-        self.order(Order::Leave { entry: Arc::clone(entry), suspect });
+        self.order(Order::Leave(Arc::clone(entry)));
     }
 
     /// Takes a claim out of the renewals without leaving it: it lives to its TTL.

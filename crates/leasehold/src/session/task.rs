@@ -125,8 +125,8 @@ impl Work {
     fn take(&mut self, order: Order) {
         match order {
             Order::Look => self.look(),
-            Order::Leave { entry, suspect } => {
-                self.leaving.push(leave(Arc::clone(&self.shared), entry, suspect).boxed());
+            Order::Leave(entry) => {
+                self.leaving.push(leave(Arc::clone(&self.shared), entry).boxed());
             }
             Order::Renew(done) => {
                 // One under way was sent before the caller asked.
@@ -194,7 +194,7 @@ impl Work {
             let (shared, deadline) = (Arc::clone(&self.shared), entry.deadline());
             let leaving = async move {
                 clock::sleep_until(deadline).await;
-                leave(shared, entry, false).await;
+                leave(shared, entry).await;
             };
             self.leaving.push(leaving.boxed());
         }
@@ -310,8 +310,7 @@ impl Work {
             Some(open) if !detached => close(&self.shared, &open.id).await,
             _ => {
                 let shared = &self.shared;
-                let leaving =
-                    entries.into_iter().map(|entry| leave(Arc::clone(shared), entry, false));
+                let leaving = entries.into_iter().map(|entry| leave(Arc::clone(shared), entry));
                 self.leaving.extend(leaving.map(FutureExt::boxed));
                 let all = async { while self.leaving.next().await.is_some() {} };
                 // Whoever waits for the end does not wait for a dead server; the TTL remains.
@@ -348,13 +347,13 @@ async fn renew(shared: Arc<Shared>, session: SessionId, batch: Vec<Arc<Entry>>) 
 }
 
 /// Leaves the line for a claim, again and again until the store has certainly forgotten it.
-async fn leave(shared: Arc<Shared>, entry: Arc<Entry>, suspect: bool) {
+async fn leave(shared: Arc<Shared>, entry: Arc<Entry>) {
     let ttl = shared.settings.timing.ttl();
     let give_up = entry.lapsed_at().max(clock::now() + ttl);
     let mut backoff = Backoff::new(ttl / 64, ttl / 4, random::seed().unwrap_or_default());
     // A request that was cut off may still arrive, and under a session's lease it would live as
     // long as the session: a suspect is left again, for as long as a message may be under way.
-    let suspect = suspect && shared.store.guarantees().lease == LeaseScope::Session;
+    let suspect = entry.is_suspect() && shared.store.guarantees().lease == LeaseScope::Session;
     loop {
         let leaving = shared.store.leave(&entry.session, &entry.claim);
         match shared.answered("leave the line of", leaving).await {
