@@ -250,7 +250,7 @@ async fn a_grant_that_waits_for_a_renewal_does_not_outwait_its_session() {
     }
     store.release(Call::Renew);
     within(trying).await.unwrap().expect_err("the session lapsed");
-    within(locking).await.unwrap().expect("a new session");
+    let _guard = within(locking).await.unwrap().expect("a new session");
 }
 
 #[tokio::test]
@@ -264,7 +264,7 @@ async fn an_enter_that_arrives_after_the_release_is_left_again() {
     guard.release().await.unwrap();
     store.release(Call::Enter);
     store.caught(Call::Enter).await;
-    within(mutex.lock()).await.unwrap();
+    let _guard = within(mutex.lock()).await.unwrap();
 }
 
 #[tokio::test]
@@ -279,5 +279,16 @@ async fn a_try_that_arrives_after_the_refusal_is_left_again() {
     guard.release().await.unwrap();
     store.release(Call::Enter);
     store.caught(Call::Enter).await;
-    within(mutex.lock()).await.unwrap();
+    let _guard = within(mutex.lock()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_leave_that_hangs_is_repeated_while_the_session_goes_on() {
+    let store = Caught::new();
+    let client = store.builder().build().unwrap();
+    let mutex = client.mutex("key").unwrap();
+    // Each is given up at some time, all together long after a TTL.
+    store.catch(Call::Leave, 12);
+    drop(within(mutex.lock()).await.unwrap());
+    let _guard = within(mutex.lock()).await.unwrap();
 }

@@ -272,16 +272,35 @@ impl Shared {
         attempt: &'static str,
         request: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let limit = self.settings.timing.ttl();
-        match tokio::time::timeout(limit, request).await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.no_answer(attempt, limit)),
-        }
+        self.answered_within(self.settings.timing.ttl(), attempt, request).await
     }
 
-    fn no_answer(&self, attempt: &'static str, limit: Duration) -> Error {
-        let detail = format!("no answer within {limit:?}");
-        Error::new(ErrorKind::Unavailable, attempt, detail).at(&self.store).outcome_unknown()
+    /// The same for a request that has to be repeated in time when it hangs: given up after half
+    /// a renewal interval.
+    async fn answered_soon<T>(
+        &self,
+        attempt: &'static str,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.answered_within(self.settings.timing.renew_every() / 2, attempt, request).await
+    }
+
+    async fn answered_within<T>(
+        &self,
+        limit: Duration,
+        attempt: &'static str,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        tokio::time::timeout(limit, request).await.unwrap_or_else(|_| {
+            let detail = format!("no answer within {limit:?}");
+            let error = Error::new(ErrorKind::Unavailable, attempt, detail);
+            Err(error.at(&self.store).outcome_unknown())
+        })
+    }
+
+    /// Whether `session` is the open one, so that it is being renewed.
+    fn goes_on(&self, session: &SessionId) -> bool {
+        self.lock().open.as_ref().is_some_and(|open| open.id == *session)
     }
 
     /// Forgets a session that the store no longer knows, and loses its claims.

@@ -326,23 +326,15 @@ impl Work {
 }
 
 pub(super) async fn close(shared: &Shared, session: &SessionId) -> Result<()> {
-    match tokio::time::timeout(FINISH, shared.store.close(session)).await {
-        Ok(closed) => closed,
-        Err(_) => Err(shared.no_answer("close the session", FINISH)),
-    }
+    shared.answered_within(FINISH, "close the session", shared.store.close(session)).await
 }
 
-/// Renews one batch. Given up after half an interval, so that a hung connection leaves time for
-/// another attempt.
+/// Renews one batch. Given up early enough for another attempt.
 async fn renew(shared: Arc<Shared>, session: SessionId, batch: Vec<Arc<Entry>>) -> Outcome {
     let roll: Vec<Claim> = batch.iter().map(|entry| entry.claim.clone()).collect();
     let sent = clock::now();
-    let limit = shared.settings.timing.renew_every() / 2;
-    let renewing = shared.answered("renew the session", shared.store.renew(&session, &roll));
-    let renewed = match tokio::time::timeout(limit, renewing).await {
-        Ok(renewed) => renewed,
-        Err(_) => Err(shared.no_answer("renew the session", limit)),
-    };
+    let renewing = shared.store.renew(&session, &roll);
+    let renewed = shared.answered_soon("renew the session", renewing).await;
     Outcome { session, sent, batch, renewed }
 }
 
@@ -351,18 +343,25 @@ async fn leave(shared: Arc<Shared>, entry: Arc<Entry>) {
     let ttl = shared.settings.timing.ttl();
     let give_up = entry.lapsed_at().max(clock::now() + ttl);
     let mut backoff = Backoff::new(ttl / 64, ttl / 4, random::seed().unwrap_or_default());
+    let shares_lease = shared.store.guarantees().lease == LeaseScope::Session;
     // A request that was cut off may still arrive, and under a session's lease it would live as
     // long as the session: a suspect is left again, for as long as a message may be under way.
-    let suspect = entry.is_suspect() && shared.store.guarantees().lease == LeaseScope::Session;
+    let suspect = shares_lease && entry.is_suspect();
     loop {
         let leaving = shared.store.leave(&entry.session, &entry.claim);
-        match shared.answered("leave the line of", leaving).await {
-            Ok(_) if !suspect => return,
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "could not leave; asking again"),
+        let left = shared.answered_soon("leave the line of", leaving).await;
+        if left.is_ok() && !suspect {
+            return;
         }
         let pause: Duration = backoff.next_wait();
-        if clock::now() + pause >= give_up {
+        let late = clock::now() + pause >= give_up;
+        if let Err(error) = &left {
+            tracing::debug!(%error, "could not leave; asking again");
+            // What was not left lives as long as its lease.
+            if late && !(shares_lease && shared.goes_on(&entry.session)) {
+                return;
+            }
+        } else if late {
             return;
         }
         tokio::time::sleep(pause).await;
