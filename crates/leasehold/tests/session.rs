@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, FutureExt};
 use leasehold::stores::Memory;
 use leasehold::{
     Claim, ClaimId, Client, ClientBuilder, Enter, Error, ErrorKind, Guarantees, Key, Left, Line,
-    Place, Renewed, Result, SessionId, Store, Terms,
+    Place, Released, Renewed, Result, SessionId, Store, Terms,
 };
 use tokio::sync::Notify;
 
@@ -291,4 +291,14 @@ async fn a_leave_that_hangs_is_repeated_while_the_session_goes_on() {
     store.catch(Call::Leave, 12);
     drop(within(mutex.lock()).await.unwrap());
     let _guard = within(mutex.lock()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_release_that_hangs_is_sent_again_before_the_deadline() {
+    let store = Caught::new();
+    let client = store.builder().build().unwrap();
+    let guard = within(client.mutex("key").unwrap().lock()).await.unwrap();
+    store.catch(Call::Leave, 1);
+    let released = within(guard.release()).await.expect("the second is answered");
+    assert_eq!(released, Released::Held);
 }

@@ -231,7 +231,7 @@ impl Handle {
         self.shared.lock().entries.remove(&entry.claim.id);
         let leaving = self.store().leave(&entry.session, &entry.claim);
         self.shared
-            .answered("release", leaving)
+            .answered_soon("release", leaving)
             .await
             .map_err(|error| error.about(&entry.claim.key))
     }
