@@ -302,3 +302,15 @@ async fn a_release_that_hangs_is_sent_again_before_the_deadline() {
     let released = within(guard.release()).await.expect("the second is answered");
     assert_eq!(released, Released::Held);
 }
+
+#[test]
+fn a_password_in_the_url_is_not_in_the_debug_output() {
+    let builder = Client::builder().url("redis://user:hunter2@localhost");
+    assert!(!format!("{builder:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_password_is_not_taken_for_a_scheme() {
+    let error = Client::open("hunter2@localhost:6379").unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+}
