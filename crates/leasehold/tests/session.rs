@@ -314,3 +314,17 @@ fn a_password_is_not_taken_for_a_scheme() {
     let error = Client::open("hunter2@localhost:6379").unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
 }
+
+#[tokio::test]
+async fn tries_do_not_queue_for_a_store_that_does_not_answer() {
+    let store = Caught::new();
+    let client = store.builder().build().unwrap();
+    let mutex = client.mutex("key").unwrap();
+    // Each opening would hang for a TTL, and all of them in turn for longer than the patience.
+    store.catch(Call::Open, 100);
+    let tries = (0..100).map(|_| mutex.try_lock());
+    for outcome in within(futures::future::join_all(tries)).await {
+        let error = outcome.expect_err("no session");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+}

@@ -40,7 +40,8 @@ pub(crate) struct Handle {
     orders: UnboundedSender<Order>,
     /// The task's end of the channel, until the first use inside a runtime spawns the task.
     unspawned: Mutex<Option<UnboundedReceiver<Order>>>,
-    opening: tokio::sync::Mutex<()>,
+    /// Whose turn it is to open a session; with the end of the last attempt that failed.
+    opening: tokio::sync::Mutex<Option<(Moment, Error)>>,
 }
 
 /// What the handles share with the task.
@@ -95,7 +96,7 @@ impl Handle {
             }),
             orders,
             unspawned: Mutex::new(Some(receiver)),
-            opening: tokio::sync::Mutex::new(()),
+            opening: tokio::sync::Mutex::default(),
         })
     }
 
@@ -161,13 +162,24 @@ impl Handle {
         if let Some(open) = self.shared.lock().open.clone() {
             return Ok(open);
         }
-        let _turn = self.opening.lock().await;
+        let asked = clock::now();
+        let mut failed = self.opening.lock().await;
         if let Some(open) = self.shared.lock().open.clone() {
             return Ok(open);
         }
+        // Who waited for an attempt shares its error: each in turn would wait as long again.
+        if let Some((_, error)) = failed.as_ref().filter(|(ended, _)| *ended >= asked) {
+            return Err(error.clone());
+        }
         let sent = clock::now();
         let opening = self.store().open(&self.settings().terms);
-        let id = self.shared.answered("open a session", opening).await?;
+        let id = match self.shared.answered("open a session", opening).await {
+            Ok(id) => id,
+            Err(error) => {
+                *failed = Some((clock::now(), error.clone()));
+                return Err(error);
+            }
+        };
         let open = Open { id, sent };
         if !self.adopt(&open) {
             // At worst it stays for its TTL, with nothing in it.
