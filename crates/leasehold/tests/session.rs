@@ -328,3 +328,15 @@ async fn tries_do_not_queue_for_a_store_that_does_not_answer() {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     }
 }
+
+#[tokio::test]
+async fn the_trouble_of_a_lock_that_timed_out_is_its_source() {
+    let store = Caught::new();
+    let client = store.builder().build().unwrap();
+    store.catch(Call::Enter, usize::MAX);
+    let mutex = client.mutex("key").unwrap();
+    let error = mutex.lock_within(TTL).await.expect_err("the store is in trouble");
+    let source = std::error::Error::source(&error).expect("the trouble").to_string();
+    assert!(source.contains("the connection broke"), "{source}");
+    assert!(!error.to_string().contains("the connection broke"), "{error}");
+}
