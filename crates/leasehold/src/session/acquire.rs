@@ -115,7 +115,10 @@ impl Handle {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::SessionEnded => {
-                    self.shared.end(&open.id);
+                    // A claim that was lost by itself says nothing about its session.
+                    if !pending.entry.lost().is_cancelled() {
+                        self.shared.end(&open.id);
+                    }
                     return Err(error);
                 }
                 Err(error) if may_ask_again(&error, request.enter, tries) => {
