@@ -99,6 +99,28 @@ impl Timing {
         Self { ttl, renew_every: ttl / 3, drift: ttl / 10, grace: ttl / 20 }.checked()
     }
 
+    /// The timing for a TTL with what is given instead of the defaults of [`Timing::new`]: checked
+    /// together, since what is long leaves room where another is short.
+    ///
+    /// # Errors
+    ///
+    /// When they do not fit each other.
+    pub fn custom(
+        ttl: Duration,
+        renew_every: Option<Duration>,
+        drift: Option<Duration>,
+        grace: Option<Duration>,
+    ) -> Result<Self, TimingError> {
+        let default = Self::new(ttl)?;
+        Self {
+            ttl,
+            renew_every: renew_every.unwrap_or(default.renew_every),
+            drift: drift.unwrap_or(default.drift),
+            grace: grace.unwrap_or(default.grace),
+        }
+        .checked()
+    }
+
     /// The same with another renewal interval: above zero and under half of the TTL.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The way in: a store, a TTL, and the session that they make.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -124,7 +125,7 @@ mod sealed {
 }
 
 /// Settings of a [`Client`]; see its methods for the defaults.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[must_use]
 pub struct ClientBuilder {
     store: Option<Arc<dyn Store>>,
@@ -227,13 +228,8 @@ impl ClientBuilder {
         let invalid =
             |detail: String| Error::new(ErrorKind::Invalid, "build the client", detail).at(&store);
         let ttl = self.ttl.unwrap_or(Self::DEFAULT_TTL);
-        let set = |timing: Timing| {
-            let every =
-                self.renew_every.map_or(Ok(timing), |every| timing.with_renew_every(every))?;
-            let drift = self.drift.map_or(Ok(every), |drift| every.with_drift(drift))?;
-            self.grace.map_or(Ok(drift), |grace| drift.with_grace(grace))
-        };
-        let timing = Timing::new(ttl).and_then(set).map_err(|error| invalid(error.to_string()))?;
+        let timing = Timing::custom(ttl, self.renew_every, self.drift, self.grace)
+            .map_err(|error| invalid(error.to_string()))?;
         let min_ttl = store.guarantees().min_ttl;
         if ttl < min_ttl {
             return Err(invalid(format!(
@@ -251,6 +247,22 @@ impl ClientBuilder {
         let terms = Terms { ttl, owner, detached: self.detached };
         let settings = Settings { timing, terms, max_hold: self.max_hold };
         Ok(Client { handle: Handle::new(store, settings) })
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the URL: it may contain a password.
+        f.debug_struct("ClientBuilder")
+            .field("store", &self.store)
+            .field("ttl", &self.ttl)
+            .field("renew_every", &self.renew_every)
+            .field("drift", &self.drift)
+            .field("grace", &self.grace)
+            .field("max_hold", &self.max_hold)
+            .field("owner", &self.owner)
+            .field("detached", &self.detached)
+            .finish_non_exhaustive()
     }
 }
 

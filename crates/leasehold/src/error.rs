@@ -1,6 +1,7 @@
 //! The one error of the library.
 
 use std::fmt;
+use std::sync::Arc;
 
 use leasehold_core::Key;
 
@@ -14,8 +15,10 @@ type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 /// Contention is not an error: see [`Mutex::try_lock`](crate::Mutex::try_lock). `Display` does not
 /// repeat what [`source`](std::error::Error::source) returns, and neither shows a password or
 /// a token.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     effect: Effect,
@@ -23,7 +26,8 @@ struct Inner {
     detail: String,
     store: Option<String>,
     key: Option<Key>,
-    source: Option<Source>,
+    /// Shared, so that all who wait for one request can have its error.
+    source: Option<Arc<dyn std::error::Error + Send + Sync + 'static>>,
 }
 
 /// What kind of failure it is: what a caller can act on.
@@ -99,7 +103,7 @@ impl Error {
     /// The same, because of another error.
     #[must_use]
     pub fn because(mut self, source: impl Into<Source>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(Arc::from(source.into()));
         self
     }
 

@@ -124,7 +124,8 @@ impl Guard {
         loop {
             let error = match self.handle.leave(&self.entry).await {
                 Ok(left) => {
-                    self.done = true;
+                    // An `enter` that was cut off may still arrive: dropping `self` leaves again.
+                    self.done = !self.entry.is_suspect();
                     // Gone after a request whose answer was cut off: that request ended it, unless
                     // the lease could have lapsed meanwhile.
                     let ours =
@@ -159,7 +160,7 @@ const RETRY_CAP: Duration = Duration::from_millis(500);
 impl Drop for Guard {
     fn drop(&mut self) {
         if !self.done {
-            self.handle.leave_later(&self.entry, false);
+            self.handle.leave_later(&self.entry);
         }
     }
 }

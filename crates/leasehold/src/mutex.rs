@@ -133,14 +133,15 @@ impl Mutex {
     /// # Errors
     ///
     /// [`ErrorKind::TimedOut`] when it was not granted in time, and what [`Mutex::lock`] fails
-    /// with. If the store was in trouble to the end, that error is the source.
+    /// with. If the store was in trouble at the end, the kind is that of the trouble, and its
+    /// error is the source.
     pub async fn lock_within(&self, wait: Duration) -> Result<Guard> {
         let trouble = Arc::new(std::sync::Mutex::new(None));
         let watched = {
             let (trouble, observer) = (Arc::clone(&trouble), self.observer.clone());
             self.clone().on_wait(move |wait| {
-                *trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = match &wait {
-                    Wait::Trouble(error) => Some((error.kind(), error.to_string())),
+                *trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = match wait {
+                    Wait::Trouble(error) => Some(error.clone()),
                     Wait::Behind(_) => None,
                 };
                 if let Some(Observer(observer)) = &observer {
@@ -157,10 +158,9 @@ impl Mutex {
                 let detail = format!("it was not granted within {wait:?}");
                 self.handle.error(ErrorKind::TimedOut, "lock", detail)
             }
-            Some((kind, detail)) => {
-                let detail =
-                    format!("the store was in trouble for the whole of {wait:?}: {detail}");
-                self.handle.error(kind, "lock", detail)
+            Some(error) => {
+                let detail = format!("the store was in trouble when {wait:?} had passed");
+                self.handle.error(error.kind(), "lock", detail).because(error)
             }
         };
         Err(error.about(&self.key))

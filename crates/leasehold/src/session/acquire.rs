@@ -115,7 +115,10 @@ impl Handle {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::SessionEnded => {
-                    self.shared.end(&open.id);
+                    // A claim that was lost by itself says nothing about its session.
+                    if !pending.entry.lost().is_cancelled() {
+                        self.shared.end(&open.id);
+                    }
                     return Err(error);
                 }
                 Err(error) if may_ask_again(&error, request.enter, tries) => {
@@ -145,8 +148,6 @@ struct Pending<'a> {
     entry: Arc<Entry>,
     /// The store may know the claim.
     asked: bool,
-    /// A request is on its way, or its outcome is not known.
-    doubtful: bool,
 }
 
 impl<'a> Pending<'a> {
@@ -154,27 +155,30 @@ impl<'a> Pending<'a> {
         let claim =
             Claim::exclusive(random::claim_id()?, request.key.clone(), request.note.clone());
         let entry = handle.register(claim, open);
-        Ok(Self { handle, entry, asked: false, doubtful: false })
+        Ok(Self { handle, entry, asked: false })
     }
 
     async fn ask(&mut self, enter: Enter) -> Result<Place> {
         self.still_known()?;
-        let doubtful = self.doubtful;
-        (self.asked, self.doubtful) = (true, true);
+        // Also an answer to a later request does not tell that an earlier one will not arrive.
+        let suspect = self.entry.is_suspect();
+        self.asked = true;
+        self.entry.set_suspect(true);
         let sent = clock::now();
         let store = self.handle.store();
         let entering = store.enter(&self.entry.session, &self.entry.claim, enter);
         let answer = self.handle.shared.answered("enter the line of", entering).await;
+        if !matches!(&answer, Err(error) if error.effect() == Effect::Unknown) {
+            self.entry.set_suspect(suspect);
+        }
         match &answer {
             Ok(Place::Held(_) | Place::Waiting(_)) => {
-                self.doubtful = false;
                 if store.guarantees().lease == LeaseScope::Claim {
                     self.entry.extend(sent);
                 }
                 self.entry.set_entered();
             }
-            Ok(Place::Refused(_)) => (self.asked, self.doubtful) = (false, false),
-            Err(error) if error.effect() == Effect::None => self.doubtful = doubtful,
+            Ok(Place::Refused(_)) => self.asked = suspect,
             Err(_) => {}
         }
         answer
@@ -232,7 +236,7 @@ impl<'a> Pending<'a> {
         let now = clock::now();
         if !self.entry.is_good(now) {
             // A grant that arrives late is not a grant: dropping `self` gives it back.
-            self.doubtful = true;
+            self.entry.set_suspect(true);
             let detail = "the grant arrived after its deadline and was given back; the store \
                           answers too slowly for this TTL";
             return Err(self.handle.error(ErrorKind::Unavailable, "acquire", detail));
@@ -252,7 +256,7 @@ impl<'a> Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if self.asked {
-            self.handle.leave_later(&self.entry, self.doubtful);
+            self.handle.leave_later(&self.entry);
         } else if !self.entry.is_entered() {
             self.handle.shared.lock().entries.remove(&self.entry.claim.id);
         }

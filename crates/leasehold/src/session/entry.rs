@@ -17,6 +17,9 @@ pub(crate) struct Entry {
     cap: AtomicU64,
     /// Whether the store has acknowledged the claim, so that a roll call may ask for it.
     entered: AtomicBool,
+    /// Whether a request for the claim was cut off, so that it may still arrive after the claim
+    /// was left.
+    suspect: AtomicBool,
     lost: CancellationToken,
 }
 
@@ -29,6 +32,7 @@ impl Entry {
             sent: AtomicU64::new(sent.as_nanos()),
             cap: AtomicU64::new(u64::MAX),
             entered: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
             lost: CancellationToken::new(),
         }
     }
@@ -49,6 +53,14 @@ impl Entry {
 
     pub(super) fn is_entered(&self) -> bool {
         self.entered.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_suspect(&self, suspect: bool) {
+        self.suspect.store(suspect, Ordering::Release);
+    }
+
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
     }
 
     fn lease(&self) -> Lease {

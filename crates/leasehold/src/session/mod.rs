@@ -40,7 +40,8 @@ pub(crate) struct Handle {
     orders: UnboundedSender<Order>,
     /// The task's end of the channel, until the first use inside a runtime spawns the task.
     unspawned: Mutex<Option<UnboundedReceiver<Order>>>,
-    opening: tokio::sync::Mutex<()>,
+    /// Whose turn it is to open a session; with the end of the last attempt that failed.
+    opening: tokio::sync::Mutex<Option<(Moment, Error)>>,
 }
 
 /// What the handles share with the task.
@@ -76,7 +77,7 @@ enum Order {
     /// A session was opened, or a hold ends sooner than the next look: plan again.
     Look,
     /// Leave the store's line for this claim, and go on trying until it is certain.
-    Leave { entry: Arc<Entry>, suspect: bool },
+    Leave(Arc<Entry>),
     /// Renew now, and say when it is done.
     Renew(oneshot::Sender<()>),
     /// Give everything back, end, and say how it went.
@@ -95,7 +96,7 @@ impl Handle {
             }),
             orders,
             unspawned: Mutex::new(Some(receiver)),
-            opening: tokio::sync::Mutex::new(()),
+            opening: tokio::sync::Mutex::default(),
         })
     }
 
@@ -132,20 +133,27 @@ impl Handle {
 
     /// Spawns the task on first use.
     fn ensure_task(&self) -> Result<()> {
-        let refused = |detail| Err(self.error(ErrorKind::Invalid, "use the client", detail));
-        if self.shared.lock().closed || self.orders.is_closed() {
-            return refused(
-                "it was closed, or the runtime that it was first used on was shut down; make \
-                 a new client",
-            );
+        if self.is_closed(&self.shared.lock()) {
+            return Err(self.closed());
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return refused("there is no tokio runtime; use leasehold::blocking outside of one");
+            let detail = "there is no tokio runtime; use leasehold::blocking outside of one";
+            return Err(self.error(ErrorKind::Invalid, "use the client", detail));
         };
         if let Some(orders) = lock(&self.unspawned).take() {
             runtime.spawn(task::run(Arc::clone(&self.shared), orders));
         }
         Ok(())
+    }
+
+    fn is_closed(&self, state: &State) -> bool {
+        state.closed || self.orders.is_closed()
+    }
+
+    fn closed(&self) -> Error {
+        let detail = "it was closed, or the runtime that it was first used on was shut down; make \
+                      a new client";
+        self.error(ErrorKind::Invalid, "use the client", detail)
     }
 
     /// The open session; opens one if there is none.
@@ -154,17 +162,43 @@ impl Handle {
         if let Some(open) = self.shared.lock().open.clone() {
             return Ok(open);
         }
-        let _turn = self.opening.lock().await;
+        let asked = clock::now();
+        let mut failed = self.opening.lock().await;
         if let Some(open) = self.shared.lock().open.clone() {
             return Ok(open);
         }
+        // Who waited for an attempt shares its error: each in turn would wait as long again.
+        if let Some((_, error)) = failed.as_ref().filter(|(ended, _)| *ended >= asked) {
+            return Err(error.clone());
+        }
         let sent = clock::now();
         let opening = self.store().open(&self.settings().terms);
-        let id = self.shared.answered("open a session", opening).await?;
+        let id = match self.shared.answered("open a session", opening).await {
+            Ok(id) => id,
+            Err(error) => {
+                *failed = Some((clock::now(), error.clone()));
+                return Err(error);
+            }
+        };
         let open = Open { id, sent };
-        self.shared.lock().open = Some(open.clone());
+        if !self.adopt(&open) {
+            // At worst it stays for its TTL, with nothing in it.
+            let _ = task::close(&self.shared, &open.id).await;
+            return Err(self.closed());
+        }
         self.order(Order::Look);
         Ok(open)
+    }
+
+    /// Makes a session the open one, unless the client was closed while the store opened it:
+    /// without the task nobody would renew it, nor signal a loss.
+    fn adopt(&self, open: &Open) -> bool {
+        let mut state = self.shared.lock();
+        let adopted = !self.is_closed(&state);
+        if adopted {
+            state.open = Some(open.clone());
+        }
+        adopted
     }
 
     /// Registers a claim, so that it is renewed from the moment the store acknowledges it.
@@ -191,9 +225,9 @@ impl Handle {
     }
 
     /// Gives up a claim in the background.
-    pub(crate) fn leave_later(&self, entry: &Arc<Entry>, suspect: bool) {
+    pub(crate) fn leave_later(&self, entry: &Arc<Entry>) {
         self.shared.lock().entries.remove(&entry.claim.id);
-        self.order(Order::Leave { entry: Arc::clone(entry), suspect });
+        self.order(Order::Leave(Arc::clone(entry)));
     }
 
     /// Takes a claim out of the renewals without leaving it: it lives to its TTL.
@@ -209,7 +243,7 @@ impl Handle {
         self.shared.lock().entries.remove(&entry.claim.id);
         let leaving = self.store().leave(&entry.session, &entry.claim);
         self.shared
-            .answered("release", leaving)
+            .answered_soon("release", leaving)
             .await
             .map_err(|error| error.about(&entry.claim.key))
     }
@@ -250,16 +284,35 @@ impl Shared {
         attempt: &'static str,
         request: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let limit = self.settings.timing.ttl();
-        match tokio::time::timeout(limit, request).await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.no_answer(attempt, limit)),
-        }
+        self.answered_within(self.settings.timing.ttl(), attempt, request).await
     }
 
-    fn no_answer(&self, attempt: &'static str, limit: Duration) -> Error {
-        let detail = format!("no answer within {limit:?}");
-        Error::new(ErrorKind::Unavailable, attempt, detail).at(&self.store).outcome_unknown()
+    /// The same for a request that has to be repeated in time when it hangs: given up after half
+    /// a renewal interval.
+    async fn answered_soon<T>(
+        &self,
+        attempt: &'static str,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.answered_within(self.settings.timing.renew_every() / 2, attempt, request).await
+    }
+
+    async fn answered_within<T>(
+        &self,
+        limit: Duration,
+        attempt: &'static str,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        tokio::time::timeout(limit, request).await.unwrap_or_else(|_| {
+            let detail = format!("no answer within {limit:?}");
+            let error = Error::new(ErrorKind::Unavailable, attempt, detail);
+            Err(error.at(&self.store).outcome_unknown())
+        })
+    }
+
+    /// Whether `session` is the open one, so that it is being renewed.
+    fn goes_on(&self, session: &SessionId) -> bool {
+        self.lock().open.as_ref().is_some_and(|open| open.id == *session)
     }
 
     /// Forgets a session that the store no longer knows, and loses its claims.

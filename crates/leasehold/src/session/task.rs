@@ -22,8 +22,19 @@ use crate::store::LeaseScope;
 const FINISH: Duration = Duration::from_secs(2);
 
 /// Runs until the last handle is dropped or asks to close.
-pub(super) async fn run(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
-    let _lose_all = LoseAll(Arc::clone(&shared));
+pub(super) fn run(
+    shared: Arc<Shared>,
+    orders: UnboundedReceiver<Order>,
+) -> impl Future<Output = ()> + Send {
+    // Made outside of the future: a runtime may drop the task without having polled it once.
+    let lose_all = LoseAll(Arc::clone(&shared));
+    async move {
+        let _lose_all = lose_all;
+        work(shared, orders).await;
+    }
+}
+
+async fn work(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
     let mut work = Work::new(shared);
     let closing = loop {
         let wake = work.next_wake();
@@ -114,8 +125,8 @@ impl Work {
     fn take(&mut self, order: Order) {
         match order {
             Order::Look => self.look(),
-            Order::Leave { entry, suspect } => {
-                self.leaving.push(leave(Arc::clone(&self.shared), entry, suspect).boxed());
+            Order::Leave(entry) => {
+                self.leaving.push(leave(Arc::clone(&self.shared), entry).boxed());
             }
             Order::Renew(done) => {
                 // One under way was sent before the caller asked.
@@ -131,6 +142,8 @@ impl Work {
         let open = self.shared.lock().open.clone();
         let Some(open) = open else {
             (self.due, self.disturbed) = (None, None);
+            // There will be no renewal; who waits for one looks again, and finds the session ended.
+            self.waiting_next.clear();
             self.find_next_loss();
             return;
         };
@@ -181,7 +194,7 @@ impl Work {
             let (shared, deadline) = (Arc::clone(&self.shared), entry.deadline());
             let leaving = async move {
                 clock::sleep_until(deadline).await;
-                leave(shared, entry, false).await;
+                leave(shared, entry).await;
             };
             self.leaving.push(leaving.boxed());
         }
@@ -297,8 +310,7 @@ impl Work {
             Some(open) if !detached => close(&self.shared, &open.id).await,
             _ => {
                 let shared = &self.shared;
-                let leaving =
-                    entries.into_iter().map(|entry| leave(Arc::clone(shared), entry, false));
+                let leaving = entries.into_iter().map(|entry| leave(Arc::clone(shared), entry));
                 self.leaving.extend(leaving.map(FutureExt::boxed));
                 let all = async { while self.leaving.next().await.is_some() {} };
                 // Whoever waits for the end does not wait for a dead server; the TTL remains.
@@ -313,44 +325,43 @@ impl Work {
     }
 }
 
-async fn close(shared: &Shared, session: &SessionId) -> Result<()> {
-    match tokio::time::timeout(FINISH, shared.store.close(session)).await {
-        Ok(closed) => closed,
-        Err(_) => Err(shared.no_answer("close the session", FINISH)),
-    }
+pub(super) async fn close(shared: &Shared, session: &SessionId) -> Result<()> {
+    shared.answered_within(FINISH, "close the session", shared.store.close(session)).await
 }
 
-/// Renews one batch. Given up after half an interval, so that a hung connection leaves time for
-/// another attempt.
+/// Renews one batch. Given up early enough for another attempt.
 async fn renew(shared: Arc<Shared>, session: SessionId, batch: Vec<Arc<Entry>>) -> Outcome {
     let roll: Vec<Claim> = batch.iter().map(|entry| entry.claim.clone()).collect();
     let sent = clock::now();
-    let limit = shared.settings.timing.renew_every() / 2;
-    let renewing = shared.answered("renew the session", shared.store.renew(&session, &roll));
-    let renewed = match tokio::time::timeout(limit, renewing).await {
-        Ok(renewed) => renewed,
-        Err(_) => Err(shared.no_answer("renew the session", limit)),
-    };
+    let renewing = shared.store.renew(&session, &roll);
+    let renewed = shared.answered_soon("renew the session", renewing).await;
     Outcome { session, sent, batch, renewed }
 }
 
 /// Leaves the line for a claim, again and again until the store has certainly forgotten it.
-async fn leave(shared: Arc<Shared>, entry: Arc<Entry>, suspect: bool) {
+async fn leave(shared: Arc<Shared>, entry: Arc<Entry>) {
     let ttl = shared.settings.timing.ttl();
     let give_up = entry.lapsed_at().max(clock::now() + ttl);
     let mut backoff = Backoff::new(ttl / 64, ttl / 4, random::seed().unwrap_or_default());
+    let shares_lease = shared.store.guarantees().lease == LeaseScope::Session;
     // A request that was cut off may still arrive, and under a session's lease it would live as
     // long as the session: a suspect is left again, for as long as a message may be under way.
-    let suspect = suspect && shared.store.guarantees().lease == LeaseScope::Session;
+    let suspect = shares_lease && entry.is_suspect();
     loop {
         let leaving = shared.store.leave(&entry.session, &entry.claim);
-        match shared.answered("leave the line of", leaving).await {
-            Ok(_) if !suspect => return,
-            Ok(_) => {}
-            Err(error) => tracing::debug!(%error, "could not leave; asking again"),
+        let left = shared.answered_soon("leave the line of", leaving).await;
+        if left.is_ok() && !suspect {
+            return;
         }
         let pause: Duration = backoff.next_wait();
-        if clock::now() + pause >= give_up {
+        let late = clock::now() + pause >= give_up;
+        if let Err(error) = &left {
+            tracing::debug!(%error, "could not leave; asking again");
+            // What was not left lives as long as its lease.
+            if late && !(shares_lease && shared.goes_on(&entry.session)) {
+                return;
+            }
+        } else if late {
             return;
         }
         tokio::time::sleep(pause).await;

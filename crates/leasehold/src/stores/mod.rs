@@ -26,7 +26,8 @@ use crate::store::Store;
 /// [`ErrorKind::Unsupported`] for a store that this build does not contain.
 pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
     // The URL itself may contain a password, so an error names no more of it than the scheme.
-    let (scheme, rest) = url.split_once(':').ok_or_else(|| {
+    let named = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme));
+    let (scheme, rest) = named.ok_or_else(|| {
         let detail = "a store is named by a URL such as sqlite:/var/lib/app/locks.db or \
                       redis://localhost; this text has no scheme";
         Error::new(ErrorKind::Invalid, "read the store's URL", detail)
@@ -47,6 +48,12 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
             Err(Error::new(ErrorKind::Unsupported, "read the store's URL", detail))
         }
     }
+}
+
+/// RFC 3986, section 3.1. What is none may be anything, also a password.
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.chars().all(|char| char.is_ascii_alphanumeric() || "+-.".contains(char))
 }
 
 /// The URL schemes of the stores that this build contains.
