@@ -234,9 +234,6 @@ impl Work {
 
     fn renewed(&mut self, outcomes: Vec<Outcome>) {
         self.renewal = None;
-        for done in self.waiting.drain(..) {
-            let _ = done.send(());
-        }
         let mut failed = false;
         let mut sent = clock::now();
         for outcome in outcomes {
@@ -254,6 +251,10 @@ impl Work {
                     failed = true;
                 }
             }
+        }
+        // Only now: who waited looks at what the renewal changed.
+        for done in self.waiting.drain(..) {
+            let _ = done.send(());
         }
         if failed {
             self.due = Some(clock::now() + self.backoff.next_wait());
