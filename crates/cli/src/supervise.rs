@@ -74,6 +74,9 @@ impl Supervisor<'_> {
         };
         self.tell_deadline(&mut state);
         let ended = self.until_ended(&mut state).await?;
+        // While this process was stopped, the guardian may have ended the command by the deadline
+        // that it knew, even if a renewal that was under way moved it.
+        let by_guardian = clock::now() >= self.guardian_acts(&state).0;
         let typed = self.typed(ended);
         if let Some(terminal) = self.terminal {
             terminal.take_back(self.guardian.group());
@@ -82,7 +85,8 @@ impl Supervisor<'_> {
             }
         }
         self.end_the_rest(&mut state).await;
-        Ok(Verdict { ended, lost: state.losing || self.guard.check().is_err(), typed })
+        let lost = state.losing || by_guardian || self.guard.check().is_err();
+        Ok(Verdict { ended, lost, typed })
     }
 
     async fn until_ended(&mut self, state: &mut State) -> io::Result<Ended> {
@@ -206,14 +210,21 @@ impl Supervisor<'_> {
         let slack = margin(self.grace) / 2;
         if deadline != state.told {
             state.told = deadline;
-            // After this process would have done it, and before the deadline all the same.
-            self.guardian.end_by(Some(deadline - self.grace + slack), deadline - slack);
+            let (term, kill) = self.guardian_acts(state);
+            self.guardian.end_by(Some(term), kill);
         }
         // Often enough to tell every renewal well before the earlier deadline is due, and once more
         // just before the guardian would act.
         let now = clock::now();
         let due = (deadline - self.grace).max(now + slack / 4);
         state.look = due.min(now + self.ttl / 10);
+    }
+
+    /// When the guardian sends TERM and KILL by the deadline it was told: after this process would
+    /// have done it, and before the deadline all the same.
+    fn guardian_acts(&self, state: &State) -> (Moment, Moment) {
+        let slack = margin(self.grace) / 2;
+        (state.told - self.grace + slack, state.told - slack)
     }
 
     /// Whether a key that the terminal turns into a signal ended the command.

@@ -149,9 +149,9 @@ pub(crate) async fn a_short_lease_is_renewed_before_the_guard_is_given_out(bench
 }
 
 pub(crate) async fn an_unknown_enter_is_resolved_by_its_claim(bench: &dyn Bench) {
-    let (chaos, alice) = troubled(bench, PATIENT);
     let bob = Actor::patient(bench).await;
     for wait in [false, true] {
+        let (chaos, alice) = troubled(bench, PATIENT);
         chaos.once(Call::Enter, Fault::DropReply);
         let mutex = alice.mutex("k").expect("a mutex");
         let guard = if wait {
@@ -160,7 +160,7 @@ pub(crate) async fn an_unknown_enter_is_resolved_by_its_claim(bench: &dyn Bench)
             soon("a try", mutex.try_lock()).await.expect("answers").expect("it was free")
         };
         // Giving the first claim up and making another would be safe, too, but lose the place.
-        assert_eq!(chaos.count(Call::Leave), usize::from(wait), "the same claim, asked again");
+        assert_eq!(chaos.count(Call::Leave), 0, "the same claim, asked again");
         let line = bob.inspect("k").await;
         assert_eq!((line.holders.len(), line.waiters.len()), (1, 0), "one claim, not two");
         assert_eq!(line.holders[0].fence, Some(guard.fence()), "the fence of the first grant");

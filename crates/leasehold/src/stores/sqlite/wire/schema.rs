@@ -68,7 +68,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) fn open(place: &Place) -> Result<Connection, Trouble> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(&place.path, flags).map_err(trouble_of)?;
-    let mut since = Instant::now();
+    let mut since = clock::now();
     conn.busy_handler(Some(move |calls| wait_for_others(calls, &mut since))).map_err(trouble_of)?;
     conn.set_prepared_statement_cache_capacity(64);
     // Or the last one to leave would sync, and the next one start a new WAL.
@@ -82,11 +82,11 @@ pub(super) fn open(place: &Place) -> Result<Connection, Trouble> {
 }
 
 /// `SQLite`'s own handler sleeps for up to 100 ms, where a transaction here takes microseconds.
-fn wait_for_others(calls: i32, since: &mut Instant) -> bool {
+fn wait_for_others(calls: i32, since: &mut Moment) -> bool {
     if calls == 0 {
-        *since = Instant::now();
+        *since = clock::now();
     }
-    if since.elapsed() > PATIENCE {
+    if clock::now().since(*since) > PATIENCE {
         return false;
     }
     let micros = 50_u64 << calls.clamp(0, 6);
@@ -145,10 +145,10 @@ fn version(conn: &Connection, path: &Path) -> Result<i32, Trouble> {
 /// Several processes may do this at once: the first one does it, the others find it done.
 fn lay_out(conn: &mut Connection, path: &Path) -> Result<(), Trouble> {
     // SQLite does not always ask the busy handler when the journal mode changes.
-    let since = Instant::now();
+    let since = clock::now();
     loop {
         match try_lay_out(conn, path) {
-            Err(Failed::Sqlite(error)) if is_busy(&error) && since.elapsed() < PATIENCE => {
+            Err(Failed::Sqlite(error)) if is_busy(&error) && clock::now().since(since) < PATIENCE => {
                 thread::sleep(Duration::from_millis(1));
             }
             Err(Failed::Sqlite(error)) => return Err(trouble_of(error)),
