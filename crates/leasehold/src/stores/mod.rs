@@ -2,12 +2,20 @@
 
 pub(crate) mod mailbox;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;
 
 use std::sync::Arc;
 
 pub use memory::Memory;
+#[cfg(feature = "redis")]
+pub use redis::Redis;
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
 #[cfg(feature = "zookeeper")]
 pub use zookeeper::ZooKeeper;
 
@@ -33,8 +41,12 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
             let detail = "memory: takes nothing after the colon";
             Err(Error::new(ErrorKind::Invalid, "read the store's URL", detail))
         }
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(Sqlite::new(url)?)),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+unix" => Ok(Arc::new(Redis::new(url)?)),
         #[cfg(feature = "zookeeper")]
-        "zookeeper" | "zookeepers" => Ok(Arc::new(ZooKeeper::connect(url)?)),
+        "zookeeper" | "zookeepers" => Ok(Arc::new(ZooKeeper::new(url)?)),
         scheme => {
             let detail =
                 format!("{scheme:?} is no store of this build; there are: {}", SCHEMES.join(", "));
@@ -46,6 +58,14 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
 /// The URL schemes of the stores that this build contains.
 const SCHEMES: &[&str] = &[
     "memory",
+    #[cfg(feature = "sqlite")]
+    "sqlite",
+    #[cfg(feature = "redis")]
+    "redis",
+    #[cfg(feature = "redis")]
+    "rediss",
+    #[cfg(feature = "redis")]
+    "redis+unix",
     #[cfg(feature = "zookeeper")]
     "zookeeper",
     #[cfg(feature = "zookeeper")]

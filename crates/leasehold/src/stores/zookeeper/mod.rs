@@ -53,7 +53,7 @@ impl ZooKeeper {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] for a URL that cannot be read.
-    pub fn connect(url: &str) -> Result<Self> {
+    pub fn new(url: &str) -> Result<Self> {
         Ok(Self {
             shared: Arc::new(Shared {
                 config: Arc::new(Config::parse(url)?),
