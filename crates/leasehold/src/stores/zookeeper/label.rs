@@ -1,5 +1,5 @@
 //! What a node says about its claim, for people and for `inspect`: a line that `zkCli get` can
-//! show, such as `leasehold=1&owner=host%3A42&note=nightly`.
+//! show, such as `leasehold=1&owner=host%3A42&note=nightly&ttl=30000`.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::wire::Stat;
 use crate::clock;
 
 /// The data of a claim's node.
-pub(super) fn write(owner: &Note, note: &Note) -> Vec<u8> {
+pub(super) fn write(owner: &Note, note: &Note, ttl: Duration) -> Vec<u8> {
     let mut label = form_urlencoded::Serializer::new(String::new());
     label.append_pair("leasehold", "1");
     for (name, text) in [("owner", owner), ("note", note)] {
@@ -19,6 +19,7 @@ pub(super) fn write(owner: &Note, note: &Note) -> Vec<u8> {
             label.append_pair(name, text.as_str());
         }
     }
+    label.append_pair("ttl", &ttl.as_millis().to_string());
     label.finish().into_bytes()
 }
 
@@ -38,10 +39,12 @@ pub(super) fn party(contender: &Contender, data: &[u8], stat: &Stat) -> Party {
     if is_ours(data) {
         party.claim = contender.claim;
         for (name, text) in form_urlencoded::parse(data) {
-            let Ok(text) = Note::new(&text) else { continue };
+            let read = Note::new(&text).unwrap_or_default();
             match &*name {
-                "owner" => party.owner = text,
-                "note" => party.note = text,
+                "owner" => party.owner = read,
+                "note" => party.note = read,
+                // No server tells when a session was renewed: this is the most that can be left.
+                "ttl" => party.left = text.parse().ok().map(Duration::from_millis),
                 _ => {}
             }
         }
@@ -64,6 +67,7 @@ fn age(created_at_millis: i64) -> Option<Duration> {
 mod tests {
     use super::*;
 
+    const TTL: Duration = Duration::from_secs(30);
     const STAT: Stat = Stat { created: 7, created_at: 0, owner: 1 };
 
     fn contender() -> Contender {
@@ -74,8 +78,8 @@ mod tests {
     fn owners_and_notes_come_back_verbatim() {
         for text in ["", "host:42", "a&b=c%+ \n\u{1b}鍵", &"é".repeat(512)] {
             let text = Note::new(text).unwrap();
-            let party = party(&contender(), &write(&text, &text), &STAT);
-            assert_eq!((&party.owner, &party.note), (&text, &text));
+            let party = party(&contender(), &write(&text, &text, TTL), &STAT);
+            assert_eq!((&party.owner, &party.note, party.left), (&text, &text, Some(TTL)));
             assert_eq!((party.units, party.limit, party.claim), (2, 5, contender().claim));
         }
     }

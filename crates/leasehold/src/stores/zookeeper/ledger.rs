@@ -66,6 +66,12 @@ impl State {
         }
     }
 
+    fn unwatch_all(&mut self) {
+        self.watches.clear();
+        self.watching.clear();
+        self.deciding.clear();
+    }
+
     fn watches(&self, claim: ClaimId, path: &String) -> bool {
         self.watching.get(&claim).and_then(|paths| paths.get(path)).is_some_and(|watch| *watch)
     }
@@ -115,6 +121,13 @@ impl Ledger {
         !*paths.entry(path.to_owned()).or_default()
     }
 
+    /// The same for a watch whose answer nobody waits for: once asked for, it counts.
+    pub(super) fn watch_unheard(&self, path: &str, claim: ClaimId) -> bool {
+        let news = self.watch(path, claim);
+        self.watched(path, claim);
+        news
+    }
+
     /// The server watches the node; unless it told meanwhile that the node is gone, or the
     /// connection broke.
     pub(super) fn watched(&self, path: &str, claim: ClaimId) {
@@ -149,19 +162,21 @@ impl Ledger {
     pub(super) fn told(&self, event: Event) {
         match event {
             Event::Deleted(path) => self.deleted(&path),
-            Event::Broken => {
-                let mut state = self.state();
-                state.watches.clear();
-                state.watching.clear();
-                state.deciding.clear();
+            Event::Broken => self.state().unwatch_all(),
+            Event::Mended => {
+                // What was asked for in between may never have been sent. Everybody looks again.
+                self.state().unwatch_all();
+                self.tell_all();
             }
-            Event::Mended | Event::Ended => {
-                for claim in self.state().seats.keys() {
-                    self.mailbox.tell(*claim, None);
-                }
-                self.mailbox.disturb(&self.session);
-            }
+            Event::Ended => self.tell_all(),
         }
+    }
+
+    fn tell_all(&self) {
+        for claim in self.state().seats.keys() {
+            self.mailbox.tell(*claim, None);
+        }
+        self.mailbox.disturb(&self.session);
     }
 
     fn deleted(&self, path: &str) {

@@ -164,7 +164,7 @@ impl ZooKeeper {
         let ours = Arc::clone(ledger.get_or_init(|| ours));
         // The leader asks each member twice in a tick whom it has heard; an eighth is for the way.
         let relay = tick * 5 / 8;
-        Ok((Session { config, owner, credentials, link, ledger: ours, relay }, timeout))
+        Ok((Session { config, owner, ttl, credentials, link, ledger: ours, relay }, timeout))
     }
 
     /// The servers' `tickTime`: from the URL, or else half of the shortest session timeout that
@@ -220,7 +220,7 @@ const VISIT: Duration = Duration::from_secs(30);
 /// How long a member may leave us without an answer before another is tried: short enough for
 /// several within a TTL, long enough for a garbage collection.
 fn patience(ttl: Duration) -> Duration {
-    (ttl / 8).clamp(Duration::from_millis(250), Duration::from_secs(5))
+    (ttl / 8).clamp(Duration::from_millis(500), Duration::from_secs(5))
 }
 
 impl fmt::Display for ZooKeeper {

@@ -37,9 +37,10 @@ pub(super) struct Contender {
 impl Dialect {
     /// The name of a claim's node, without the sequence number that the server appends.
     ///
-    /// A claim that shares says so in the name: then a list of names is enough to tell who holds.
+    /// A claim that is no mutex says so in the name: then a list of names is enough to tell who
+    /// holds.
     pub(super) fn prefix(self, claim: &Claim) -> String {
-        let share = if claim.is_exclusive() {
+        let share = if claim.limit() == 1 {
             String::new()
         } else {
             format!("{}of{}", claim.units(), claim.limit())
@@ -130,8 +131,12 @@ fn claim_of(who: &str) -> Option<(Option<ClaimId>, Share)> {
 /// allow in a path, and what would be mistaken for something else, is percent-encoded; so is `%`.
 /// Different keys have different paths.
 pub(super) fn path_of(key: &Key) -> String {
-    let mut path = String::with_capacity(key.as_str().len() + 1);
-    for (at, segment) in key.as_str().split('/').enumerate() {
+    path_to(key.as_str())
+}
+
+fn path_to(text: &str) -> String {
+    let mut path = String::with_capacity(text.len() + 1);
+    for (at, segment) in text.split('/').enumerate() {
         path.push('/');
         encode(segment, at == 0, &mut path);
     }
@@ -172,12 +177,16 @@ pub(super) fn is_plain_segment(segment: &str) -> bool {
     !matches!(segment, "" | "." | "..") && !segment.contains(is_refused)
 }
 
+/// The text whose path, below the chroot, this is: a key, or what the path of a key goes through.
+pub(super) fn text_of(path: &str) -> Option<String> {
+    let text = percent_decode_str(path.strip_prefix('/')?).decode_utf8().ok()?.replace('\0', "");
+    // Somebody else's node may have a name that no key leads to.
+    (path_to(&text) == path).then_some(text)
+}
+
 /// The key whose path, below the chroot, this is.
 pub(super) fn key_of(path: &str) -> Option<Key> {
-    let decoded = percent_decode_str(path.strip_prefix('/')?).decode_utf8().ok()?;
-    let key = Key::new(&decoded.replace('\0', "")).ok()?;
-    // Somebody else's node may have a name that no key has.
-    (path_of(&key) == path).then_some(key)
+    Key::new(&text_of(path)?).ok()
 }
 
 #[cfg(test)]
@@ -270,8 +279,7 @@ mod tests {
             "_c_01234567-89ab-cdef-0123-456789abcdef-lock-"
         );
         assert_eq!(Dialect::Kazoo.prefix(&mutex), format!("{HEX}__lock__"));
-        // Who asks for all that there is excludes everybody, as a mutex does.
-        assert_eq!(Dialect::Kazoo.prefix(&share(7, 7)), format!("{HEX}__lock__"));
+        assert_eq!(Dialect::Kazoo.prefix(&share(7, 7)), format!("{HEX}-7of7__lock__"));
     }
 
     #[test]

@@ -20,14 +20,13 @@ use crate::clock;
 const LOOKS: u32 = 16;
 /// How often the parents of a node are made again because the server deleted the empty ones.
 const PARENTS: u32 = 5;
-/// How many held nodes begin to be watched at a renewal.
-const WATCH_BATCH: usize = 256;
 
 /// A session of ours: a session of ZooKeeper.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) config: Arc<Config>,
     pub(super) owner: Note,
+    pub(super) ttl: Duration,
     pub(super) credentials: Credentials,
     pub(super) link: Link,
     pub(super) ledger: Arc<Ledger>,
@@ -80,6 +79,10 @@ impl Session {
             let Some(position) = standing.position(name_of(&node.path)) else { continue };
             if standing.holds(position) {
                 self.ledger.holds(claim.id);
+                if self.ledger.watch_unheard(&node.path, claim.id) {
+                    // So that a revocation is told of. Nobody waits for the answer.
+                    self.link.watch(node.path);
+                }
                 return Ok(Place::Held(node.fence));
             }
             if enter == Enter::Try {
@@ -155,25 +158,19 @@ impl Session {
         for claim in &lost {
             self.ledger.forget(*claim);
         }
-        self.watch_holds(roll).await;
+        self.watch_holds(roll);
         Ok(Renewed::Extended { lost })
     }
 
-    /// Watches held nodes, so that a revocation is told of. Only those that lasted until
-    /// a renewal: a short hold is not worth the request.
-    async fn watch_holds(&self, roll: &[Claim]) {
-        let mut watches = Vec::new();
+    /// Watches what was watched on a connection that broke since.
+    fn watch_holds(&self, roll: &[Claim]) {
         for claim in roll {
-            if watches.len() == WATCH_BATCH {
-                break;
-            }
-            let Some(Seat::Known { node, .. }) = self.ledger.seat(claim.id) else { continue };
-            if self.ledger.watch(&node.path, claim.id) {
-                watches.push(self.watch(claim.id, node.path));
+            if let Some(Seat::Known { node, .. }) = self.ledger.seat(claim.id)
+                && self.ledger.watch_unheard(&node.path, claim.id)
+            {
+                self.link.watch(node.path);
             }
         }
-        // Only hints: one that fails is made good at the next renewal, or not needed any more.
-        join_all(watches).await;
     }
 
     /// Ends the session.
@@ -243,7 +240,7 @@ impl Session {
     async fn create(&self, claim: &Claim, parent: &str) -> Outcome<(Node, Vec<String>)> {
         let access = self.access();
         let path = format!("{parent}/{}", self.config.dialect.prefix(claim));
-        let data = label::write(&self.owner, &claim.note);
+        let data = label::write(&self.owner, &claim.note, self.ttl);
         let mut refusal = Failure::Answered(Code::NO_NODE);
         for attempt in 0..=PARENTS {
             let parents: Vec<_> = if attempt == 0 {

@@ -5,7 +5,7 @@ use leasehold_core::{ClaimId, Key, Line};
 
 use super::config::Config;
 use super::label;
-use super::names::{Contender, key_of, path_of};
+use super::names::{Contender, key_of, path_of, text_of};
 use super::session::{fence, read_line, read_node};
 use super::wire::{Answer, Code, Failure, Link, Request};
 use crate::error::ErrorKind;
@@ -142,6 +142,6 @@ async fn has_ours(
 
 /// Whether this node, or one below it, can be that of a key that begins with `prefix`.
 fn leads_to(path: &str, prefix: &str) -> bool {
-    let Some(key) = key_of(path) else { return false };
-    key.as_str().starts_with(prefix) || prefix.starts_with(&format!("{key}/"))
+    let Some(text) = text_of(path) else { return false };
+    text.starts_with(prefix) || prefix.starts_with(&format!("{text}/"))
 }

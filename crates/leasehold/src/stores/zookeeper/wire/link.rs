@@ -27,6 +27,9 @@ const ANSWER_MAX: usize = 256 << 20;
 /// The waits between two rounds of trying all members.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
+/// How long the first connection may take, at least: no lease is at stake yet.
+const OPENING: Duration = Duration::from_secs(3);
+
 /// How patient a link is.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Pace {
@@ -51,10 +54,20 @@ pub(in super::super) enum Event {
 
 type Listener = Box<dyn Fn(Event) + Send + Sync>;
 
-/// A request on its way, and where its answer goes.
+/// Where an answer goes. Without one, nobody waits for it.
+type Reply = Option<oneshot::Sender<Result<Answer, Failure>>>;
+
+/// A request on its way.
 struct Outgoing {
     request: Request,
-    reply: oneshot::Sender<Result<Answer, Failure>>,
+    reply: Reply,
+}
+
+fn tell(reply: Reply, outcome: Result<Answer, Failure>) {
+    if let Some(reply) = reply {
+        // Whoever asked may have given up.
+        let _ = reply.send(outcome);
+    }
 }
 
 /// A session that a server knows.
@@ -101,9 +114,10 @@ pub(in super::super) async fn open(
         next: usize::try_from(seed % members).unwrap_or_default(),
         config,
         hello: Hello { resumed, timeout_ms, last_zxid: 0 },
-        patience: pace.patience,
+        patience: pace.patience.max(OPENING),
     };
     let connected = dialer.round().await?;
+    dialer.patience = pace.patience;
     let timeout = Duration::from_millis(u64::from(connected.timeout_ms.unsigned_abs()));
     let credentials = connected.session.clone();
     dialer.hello.resumed = Some(credentials.clone());
@@ -138,7 +152,7 @@ impl Link {
         let (reply, answer) = oneshot::channel();
         let shared = Arc::clone(&self.shared);
         // If the task is gone, so is the receiver, and the answer is an error.
-        let _ = self.outgoing.send(Outgoing { request, reply });
+        let _ = self.outgoing.send(Outgoing { request, reply: Some(reply) });
         async move {
             match answer.await {
                 Ok(answer) => answer,
@@ -147,6 +161,13 @@ impl Link {
                 Err(_) => Err(Failure::Cut),
             }
         }
+    }
+
+    /// Watches a node. That it is gone, now or later, is told as [`Event::Deleted`].
+    pub(in super::super) fn watch(&self, path: String) {
+        let request = Request::Data { path, watch: true };
+        // A link that is gone has told so.
+        let _ = self.outgoing.send(Outgoing { request, reply: None });
     }
 
     /// Whether it can still carry anything.
@@ -217,7 +238,7 @@ impl Task {
                 Failure::Cut | Failure::Unsent { .. } => Failure::Cut,
             };
             for sent in connection.sent.drain(..) {
-                let _ = sent.reply.send(Err(outcome.clone()));
+                tell(sent.reply, Err(outcome.clone()));
             }
             // A member that does not answer, or that sent us away, is not the first to try again.
             self.dialer.next = (self.dialer.next + 1) % self.dialer.config.members.len();
@@ -297,16 +318,22 @@ impl Task {
                             return Err(Failure::Ended);
                         }
                         Code::SESSION_MOVED => {
-                            let _ = sent.reply.send(Err(Failure::Cut));
+                            tell(sent.reply, Err(Failure::Cut));
                             return Err(Failure::Cut);
                         }
+                        Code::NO_NODE if sent.reply.is_none() => {
+                            if let Request::Data { path, .. } = sent.request {
+                                (self.listener)(Event::Deleted(path));
+                            }
+                            continue;
+                        }
                         code => {
-                            let _ = sent.reply.send(Err(Failure::Answered(code)));
+                            tell(sent.reply, Err(Failure::Answered(code)));
                             continue;
                         }
                     };
                     let closed = sent.request == Request::Close;
-                    let _ = sent.reply.send(Ok(answer));
+                    tell(sent.reply, Ok(answer));
                     if closed {
                         return Err(Failure::Ended);
                     }
@@ -333,7 +360,7 @@ impl Task {
                         self.unsent.push_back(outgoing);
                     }
                     for outgoing in self.unsent.drain(..) {
-                        let _ = outgoing.reply.send(Err(failure.clone()));
+                        tell(outgoing.reply, Err(failure.clone()));
                     }
                     tokio::time::sleep(self.backoff.next_wait()).await;
                 }
@@ -346,10 +373,10 @@ impl Task {
         self.shared.ended.store(true, Ordering::Release);
         self.requests.close();
         for outgoing in self.unsent.drain(..) {
-            let _ = outgoing.reply.send(Err(Failure::Ended));
+            tell(outgoing.reply, Err(Failure::Ended));
         }
         while let Some(outgoing) = self.requests.recv().await {
-            let _ = outgoing.reply.send(Err(Failure::Ended));
+            tell(outgoing.reply, Err(Failure::Ended));
         }
         (self.listener)(Event::Ended);
     }
@@ -360,7 +387,7 @@ struct Sent {
     xid: i32,
     at: Moment,
     request: Request,
-    reply: oneshot::Sender<Result<Answer, Failure>>,
+    reply: Reply,
 }
 
 /// One connection, and what is on its way.
@@ -396,7 +423,7 @@ impl Connection {
 
     fn put(&mut self, outgoing: Outgoing, next_xid: &mut i32) {
         let Outgoing { request, reply } = outgoing;
-        if reply.is_closed() {
+        if reply.as_ref().is_some_and(oneshot::Sender::is_closed) {
             return;
         }
         let xid = *next_xid;
