@@ -34,6 +34,8 @@ pub(super) struct Ledger {
 #[derive(Debug, Default)]
 struct State {
     seats: HashMap<ClaimId, Seat>,
+    /// The claims that were left, as long as it is not certain that they are gone.
+    leaving: HashSet<ClaimId>,
     /// The claims that want to know of the end of a node, by its path. A watch fires once, and
     /// ends with its connection.
     watches: HashMap<String, HashSet<ClaimId>>,
@@ -47,6 +49,7 @@ struct State {
 impl State {
     fn forget(&mut self, claim: ClaimId) {
         self.seats.remove(&claim);
+        self.leaving.remove(&claim);
         self.unwatch(claim);
     }
 
@@ -102,14 +105,28 @@ impl Ledger {
         }
     }
 
+    /// The claim is to be left, and its end is no news any more. Should that fail, and the session
+    /// live on because the servers were down for longer than it lasts (which starts its timeout
+    /// anew), the next renewal makes up for it.
+    pub(super) fn leaving(&self, claim: ClaimId) {
+        let mut state = self.state();
+        state.leaving.insert(claim);
+        state.unwatch(claim);
+    }
+
+    /// Whether the claim was left, and may be there all the same.
+    pub(super) fn is_leaving(&self, claim: ClaimId) -> bool {
+        self.state().leaving.contains(&claim)
+    }
+
+    /// The claim enters.
+    pub(super) fn entering(&self, claim: ClaimId) {
+        self.state().leaving.remove(&claim);
+    }
+
     /// The claim has no node, and none is on its way.
     pub(super) fn forget(&self, claim: ClaimId) {
         self.state().forget(claim);
-    }
-
-    /// The claim does not want to hear of its node's end any more: it is about to end it.
-    pub(super) fn unwatch(&self, claim: ClaimId) {
-        self.state().unwatch(claim);
     }
 
     /// Notes that the end of `path` concerns `claim`; `false` if the server watches it already.

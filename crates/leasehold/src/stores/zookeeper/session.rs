@@ -62,6 +62,7 @@ pub(super) fn credentials(session: &SessionId) -> Option<(Credentials, Duration)
 impl Session {
     /// See [`Store::enter`](crate::Store::enter).
     pub(super) async fn enter(&self, claim: &Claim, enter: Enter) -> Outcome<Place> {
+        self.ledger.entering(claim.id);
         for _ in 0..LOOKS {
             let found = match self.ledger.seat(claim.id) {
                 Some(Seat::Known { node, .. }) => self.look(claim, node).await?,
@@ -100,8 +101,15 @@ impl Session {
 
     /// See [`Store::leave`](crate::Store::leave).
     pub(super) async fn leave(&self, claim: &Claim) -> Outcome<Left> {
+        self.ledger.leaving(claim.id);
         let (node, held) = match self.ledger.seat(claim.id) {
-            Some(Seat::Known { node, holds }) => (node, holds),
+            Some(Seat::Known { node, holds: true }) => (node, true),
+            // It may have come to hold without anybody noticing.
+            Some(Seat::Known { node, holds: false }) => {
+                let standing = read_line(&self.link, &line_path(&self.config, claim)).await?;
+                let position = standing.position(name_of(&node.path));
+                (node, position.is_some_and(|position| standing.holds(position)))
+            }
             Some(Seat::Doubtful) | None => {
                 let Some((node, standing)) = self.find(claim).await? else {
                     self.ledger.forget(claim.id);
@@ -111,7 +119,6 @@ impl Session {
                 (node, position.is_some_and(|position| standing.holds(position)))
             }
         };
-        self.ledger.unwatch(claim.id);
         let left = match self.link.ask(Request::Delete { path: node.path }).await {
             Ok(_) if held => Left::Released,
             Ok(_) => Left::Withdrawn,
@@ -151,8 +158,9 @@ impl Session {
             Err(failure) => return Err(failure),
         }
         let Answer::Names(nodes) = nodes.await? else { return Err(Failure::Cut) };
-        let present: HashSet<ClaimId> =
-            nodes.iter().filter_map(|path| Contender::parse(name_of(path))?.claim).collect();
+        let claims = |path: &String| Contender::parse(name_of(path))?.claim;
+        let present: HashSet<ClaimId> = nodes.iter().filter_map(claims).collect();
+        self.leave_again(nodes.iter().filter_map(|path| Some((path, claims(path)?)))).await?;
         let lost: Vec<ClaimId> =
             roll.iter().map(|claim| claim.id).filter(|id| !present.contains(id)).collect();
         for claim in &lost {
@@ -160,6 +168,22 @@ impl Session {
         }
         self.watch_holds(roll);
         Ok(Renewed::Extended { lost })
+    }
+
+    /// Ends what was left without success.
+    async fn leave_again(&self, nodes: impl Iterator<Item = (&String, ClaimId)>) -> Outcome<()> {
+        let left = nodes.filter(|(_, claim)| self.ledger.is_leaving(*claim));
+        let asked = left.map(|(path, claim)| {
+            let deleted = self.link.ask(Request::Delete { path: path.clone() });
+            async move { (claim, deleted.await) }
+        });
+        for (claim, deleted) in join_all(asked).await {
+            match deleted {
+                Err(failure) if !failure.is(Code::NO_NODE) => return Err(failure),
+                _ => self.ledger.forget(claim),
+            }
+        }
+        Ok(())
     }
 
     /// Watches what was watched on a connection that broke since.
