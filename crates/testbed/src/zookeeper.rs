@@ -375,8 +375,17 @@ fn four_letters(port: u16, word: &str) -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
+/// What Java needs to run a peer of tests/peers from its source.
+pub(crate) fn peer_args() -> Vec<OsString> {
+    java_args_with(&["curator-recipes", "curator-framework", "curator-client", "guava"])
+}
+
 /// A small and quickly started Java, with everything that ZooKeeper's jars ask for.
 fn java_args() -> Vec<OsString> {
+    java_args_with(&[])
+}
+
+fn java_args_with(more: &[&str]) -> Vec<OsString> {
     let jar = Path::new(JARS).join("zookeeper.jar");
     assert!(
         jar.is_file(),
@@ -387,7 +396,8 @@ fn java_args() -> Vec<OsString> {
     let jars = ["zookeeper", "slf4j-simple"].map(|name| format!("{JARS}/{name}.jar"));
     let netty = ["codec", "resolver", "transport-native-unix-common"]
         .map(|name| format!("{JARS}/netty-{name}.jar"));
-    let class_path = jars.into_iter().chain(netty).collect::<Vec<_>>().join(":");
+    let more = more.iter().map(|name| format!("{JARS}/{name}.jar"));
+    let class_path = jars.into_iter().chain(netty).chain(more).collect::<Vec<_>>().join(":");
     ["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp"]
         .into_iter()
         .map(OsString::from)

@@ -43,8 +43,12 @@ pub(super) fn party(contender: &Contender, data: &[u8], stat: &Stat) -> Party {
             match &*name {
                 "owner" => party.owner = read,
                 "note" => party.note = read,
-                // No server tells when a session was renewed: this is the most that can be left.
-                "ttl" => party.left = text.parse().ok().map(Duration::from_millis),
+                // No server tells when a session was renewed. It was alive when it made the node:
+                // this much is left at least, and soon that says nothing.
+                "ttl" => {
+                    let ttl = text.parse().ok().map(Duration::from_millis);
+                    party.left = ttl.map(|ttl| ttl.saturating_sub(party.age.unwrap_or(ttl)));
+                }
                 _ => {}
             }
         }
@@ -79,7 +83,8 @@ mod tests {
         for text in ["", "host:42", "a&b=c%+ \n\u{1b}鍵", &"é".repeat(512)] {
             let text = Note::new(text).unwrap();
             let party = party(&contender(), &write(&text, &text, TTL), &STAT);
-            assert_eq!((&party.owner, &party.note, party.left), (&text, &text, Some(TTL)));
+            assert_eq!((&party.owner, &party.note), (&text, &text));
+            assert_eq!(party.left, Some(Duration::ZERO), "it was made in 1970");
             assert_eq!((party.units, party.limit, party.claim), (2, 5, contender().claim));
         }
     }
