@@ -19,7 +19,7 @@ async fn renewed(guard: &Guard) {
     soon("a renewal", async {
         while guard.deadline() <= before {
             guard.check().expect("still held");
-            // Nothing tells of a renewal: it is looked for.
+            // sleep: nothing tells of a renewal: it is looked for.
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })

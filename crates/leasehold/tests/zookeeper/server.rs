@@ -86,7 +86,7 @@ async fn waiters_watch_their_predecessor_and_are_silent() {
     // Each node is watched by its own session, and by the next in line.
     let watchers = watches.lines().filter(|line| line.trim_start().starts_with("0x")).count();
     assert_eq!(watchers, 2 * claims.len() - 1, "{watches}");
-    // That nothing is asked can only be waited for.
+    // sleep: that nothing is asked can only be waited for.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let after: Vec<u64> = actors.iter().map(|actor| requests(&server, actor)).collect();
     assert_eq!(before, after, "nobody asked anything");
@@ -155,7 +155,7 @@ async fn a_detached_grant_is_renewed_and_released_by_another_process() {
     let grant = leasehold::Grant::from_token(key, &token).unwrap();
     let other = client(&server.url(), ttl).mutex("k").unwrap();
     for _ in 0..3 {
-        // Time has to pass for the lease to be in need of it.
+        // sleep: time has to pass for the lease to be in need of it.
         tokio::time::sleep(ttl / 2).await;
         let renewed = second.renew(&grant).await.unwrap();
         assert!(other.try_lock().await.unwrap().is_none(), "{renewed:?}");
@@ -183,7 +183,7 @@ async fn fences_grow_when_the_parent_was_deleted_and_its_counter_began_anew() {
         assert_eq!(alice.leave(&hold).await, Left::Released);
         soon("the parents are deleted", async {
             while nodes() != empty {
-                // The server does it in its own time.
+                // sleep: the server does it in its own time.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         })
@@ -216,7 +216,7 @@ async fn what_could_not_be_left_is_left_at_the_next_renewal() {
     server.start_again(0);
     soon("renewed", async {
         while alice.store.renew(&alice.session, &[]).await.is_err() {
-            // The link comes back in its own time.
+            // sleep: the link comes back in its own time.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
