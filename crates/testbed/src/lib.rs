@@ -2,6 +2,7 @@
 //! and gone when the test is gone, even if that was killed by `SIGKILL`.
 //!
 //! - [`Redis`]: a Redis server with whatever a test needs: TLS, passwords, a Unix socket.
+//! - [`ZooKeeper`]: one ZooKeeper server or three, with TLS.
 //! - [`Proxy`]: a TCP proxy that cuts, delays and swallows what passes through it.
 //! - [`Worker`]: the test itself, run again as another process that can be killed.
 //! - [`Peer`]: a process that locks by a library of others.
@@ -26,6 +27,7 @@ pub mod proxy;
 mod redis;
 mod server;
 pub mod worker;
+mod zookeeper;
 
 pub use certificates::Certificates;
 pub use missing::require;
@@ -36,3 +38,4 @@ pub use proxy::Proxy;
 pub use redis::{Redis, RedisOptions};
 pub use server::{Memory, ReadyProbe, Server, Spec};
 pub use worker::Worker;
+pub use zookeeper::{ZooKeeper, ZooKeeperOptions};

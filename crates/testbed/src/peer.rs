@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::missing::require;
 use crate::process::{Output, Process};
+use crate::zookeeper;
 
 /// Where `./test` installs the libraries of others.
 const DIRECTORY: &str = "LEASEHOLD_PEERS_DIR";
@@ -19,10 +20,14 @@ pub enum Library {
     RedisPy,
     /// Node.js's `redlock` on `ioredis`.
     NodeRedlock,
+    /// Python's `kazoo.recipe.lock.Lock`.
+    Kazoo,
+    /// Java's `InterProcessMutex` of Curator.
+    Curator,
 }
 
 impl Library {
-    /// All of them.
+    /// All that lock in Redis.
     pub const ALL: [Self; 2] = [Self::RedisPy, Self::NodeRedlock];
 }
 
@@ -51,6 +56,14 @@ impl Peer {
                 let modules = installed.join("node/node_modules");
                 (require("node", "nodejs"), modules.join("redlock"), "node_redlock.js")
             }
+            Library::Kazoo => {
+                let python = installed.join("venv/bin/python");
+                (python.clone(), python, "kazoo_lock.py")
+            }
+            Library::Curator => {
+                let java = require("java", "default-jdk-headless");
+                (java, "/usr/share/java/curator-recipes.jar".into(), "CuratorLock.java")
+            }
         };
         assert!(
             needed.exists(),
@@ -58,7 +71,9 @@ impl Peer {
             needed.display()
         );
         let script = root.join("tests/peers").join(script).into_os_string();
-        let args: Vec<_> = [script].into_iter().chain(args.iter().map(OsString::from)).collect();
+        let before = if library == Library::Curator { zookeeper::peer_args() } else { Vec::new() };
+        let args: Vec<_> =
+            before.into_iter().chain([script]).chain(args.iter().map(OsString::from)).collect();
         let modules = installed.join("node/node_modules").into_os_string();
         let home = TempDir::with_prefix("leasehold-peer-").expect("cannot make a directory");
         let log = home.path().join("log");

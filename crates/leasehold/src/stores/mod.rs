@@ -6,6 +6,8 @@ pub mod memory;
 pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "zookeeper")]
+pub mod zookeeper;
 
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ pub use memory::Memory;
 pub use redis::Redis;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
+#[cfg(feature = "zookeeper")]
+pub use zookeeper::ZooKeeper;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
@@ -42,6 +46,8 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
         "sqlite" => Ok(Arc::new(Sqlite::new(url)?)),
         #[cfg(feature = "redis")]
         "redis" | "rediss" | "redis+unix" => Ok(Arc::new(Redis::new(url)?)),
+        #[cfg(feature = "zookeeper")]
+        "zookeeper" | "zookeepers" => Ok(Arc::new(ZooKeeper::new(url)?)),
         scheme => {
             let detail =
                 format!("{scheme:?} is no store of this build; there are: {}", SCHEMES.join(", "));
@@ -67,4 +73,8 @@ const SCHEMES: &[&str] = &[
     "rediss",
     #[cfg(feature = "redis")]
     "redis+unix",
+    #[cfg(feature = "zookeeper")]
+    "zookeeper",
+    #[cfg(feature = "zookeeper")]
+    "zookeepers",
 ];

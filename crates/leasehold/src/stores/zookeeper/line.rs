@@ -1,0 +1,197 @@
+//! The line as a list of names tells it: who holds, and whom to wait for.
+
+use leasehold_core::ClaimId;
+use leasehold_core::line::{Share, holders};
+
+use super::names::Contender;
+
+/// How many obstacles are looked at one by one.
+const FEW: usize = 32;
+
+/// The contenders for a key, first come first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Standing {
+    pub(super) contenders: Vec<Contender>,
+    /// How many of them, from the first, hold.
+    pub(super) holders: usize,
+}
+
+impl Standing {
+    /// What the children of a key's node say.
+    pub(super) fn of(children: &[String]) -> Self {
+        let mut contenders: Vec<Contender> =
+            children.iter().filter_map(|name| Contender::parse(name)).collect();
+        // The counter wraps, so it is read as a distance. All who stand in one line came within
+        // half of its range, and then any of them will do as the point to measure from.
+        if let Some(origin) = contenders.first().map(|first| first.sequence) {
+            contenders.sort_by_key(|contender| contender.sequence.wrapping_sub(origin));
+        }
+        let holders = holders(contenders.iter().map(|contender| contender.share));
+        Self { contenders, holders }
+    }
+
+    /// Where the node of this name stands.
+    pub(super) fn position(&self, name: &str) -> Option<usize> {
+        self.contenders.iter().position(|contender| contender.name == name)
+    }
+
+    /// Where the first node of this claim stands.
+    pub(super) fn find(&self, claim: ClaimId) -> Option<usize> {
+        self.contenders.iter().position(|contender| contender.claim == Some(claim))
+    }
+
+    /// Whether one more at the end would hold.
+    pub(super) fn admits(&self, share: Share) -> bool {
+        let line = self.contenders.iter().map(|contender| contender.share);
+        holders(line.chain([share])) > self.contenders.len()
+    }
+
+    /// Whether the one at `position` holds.
+    pub(super) const fn holds(&self, position: usize) -> bool {
+        position < self.holders
+    }
+
+    /// Those ahead of `position` who keep it from holding as long as all of them stay: whom to
+    /// watch. For a mutex and a writer that is the predecessor, for a reader the nearest writer;
+    /// else the nearest ones whose units, with its own, exceed their smallest limit.
+    ///
+    /// Watching the predecessor alone loses wake-ups where the limit is above 1: of two holders
+    /// it may be the other one that leaves.
+    pub(super) fn obstacles(&self, position: usize) -> &[Contender] {
+        let ahead = &self.contenders[..position];
+        let own = self.contenders[position].share;
+        let blocks = |one: &Contender| {
+            u64::from(own.units) + u64::from(one.share.units)
+                > u64::from(own.limit.min(one.share.limit))
+        };
+        if let Some(at) = ahead.iter().rposition(blocks) {
+            return &ahead[at..=at];
+        }
+        // The limit is that of those who are watched: were it that of another, who may leave, the
+        // claim could be granted with all of these in place.
+        let (mut taken, mut limit) = (u64::from(own.units), own.limit);
+        let near = ahead.iter().rev().take_while(|one| {
+            let blocked = taken > u64::from(limit);
+            taken += u64::from(one.share.units);
+            limit = limit.min(one.share.limit);
+            !blocked
+        });
+        &ahead[position - near.count()..]
+    }
+
+    /// The [obstacles](Self::obstacles) whose end alone makes `position` hold: nobody can come
+    /// ahead of it, and who else leaves from there only makes more room.
+    pub(super) fn deciding(&self, position: usize) -> impl Iterator<Item = &Contender> {
+        // Past a few, asking the server again is cheaper than finding out.
+        let few = Some(self.obstacles(position)).filter(|some| some.len() <= FEW);
+        few.unwrap_or_default().iter().filter(move |one| {
+            let line = self.contenders[..=position].iter().filter(|other| other != one);
+            holders(line.map(|one| one.share)) == position
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(id: usize, units: u32, limit: u32, sequence: i32) -> String {
+        format!("{id:032x}-{units}of{limit}__lock__{sequence:010}")
+    }
+
+    #[test]
+    fn the_counter_wraps_and_the_order_stays() {
+        let before = format!("{:032x}__lock__2147483647", 1);
+        let after = format!("{:032x}__lock__-2147483648", 2);
+        let last = format!("{:032x}__lock__-2147483647", 3);
+        for children in
+            [[&before, &after, &last], [&last, &after, &before], [&after, &before, &last]]
+        {
+            let standing = Standing::of(&children.map(Clone::clone));
+            let names: Vec<&String> = standing.contenders.iter().map(|one| &one.name).collect();
+            assert_eq!(names, [&before, &after, &last]);
+            assert_eq!(standing.holders, 1);
+        }
+    }
+
+    #[test]
+    fn a_mutex_waits_for_its_predecessor_only() {
+        let children: Vec<String> = (0..5).map(|n| format!("{n:032x}__lock__{n:010}")).collect();
+        let standing = Standing::of(&children);
+        for position in 1..5 {
+            assert_eq!(standing.obstacles(position), &standing.contenders[position - 1..position]);
+        }
+    }
+
+    #[test]
+    fn of_two_holders_either_may_leave_first() {
+        let standing = Standing::of(&[name(1, 1, 2, 0), name(2, 1, 2, 1), name(3, 1, 2, 2)]);
+        assert_eq!(standing.holders, 2);
+        assert_eq!(standing.obstacles(2).len(), 2, "watching b alone sleeps through a's leave");
+    }
+
+    #[test]
+    fn a_reader_waits_for_the_nearest_writer() {
+        let max = u32::MAX;
+        let writer = format!("{:032x}__lock__0000000002", 9);
+        let children = [
+            name(1, 1, max, 0),
+            name(2, 1, max, 1),
+            writer.clone(),
+            name(3, 1, max, 3),
+            name(4, 1, max, 4),
+        ];
+        let standing = Standing::of(&children);
+        assert_eq!((standing.holders, &standing.contenders[2].name), (2, &writer));
+        for reader in [3, 4] {
+            assert_eq!(standing.obstacles(reader), &standing.contenders[2..3]);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_sole_holder_decides() {
+        let children: Vec<String> = (0..3).map(|n| format!("{n:032x}__lock__{n:010}")).collect();
+        let standing = Standing::of(&children);
+        assert_eq!(standing.deciding(1).collect::<Vec<_>>(), [&standing.contenders[0]]);
+        assert_eq!(standing.deciding(2).count(), 0, "the holder is still there");
+        let two =
+            Standing::of(&[name(1, 1, 2, 0), name(2, 1, 2, 1), name(3, 1, 2, 2), name(4, 1, 2, 3)]);
+        assert_eq!(two.deciding(2).count(), 2);
+        assert_eq!(two.deciding(3).count(), 0);
+    }
+
+    #[test]
+    fn a_foreign_holder_takes_everything() {
+        let standing = Standing::of(&["x-1-0000000000".into(), name(1, 1, 5, 1)]);
+        assert_eq!(standing.holders, 1);
+        assert!(!standing.admits(Share { units: 1, limit: 5 }));
+    }
+
+    proptest! {
+        /// Whoever leaves, whoever was granted by that was watching someone who left.
+        #[test]
+        fn no_wake_up_is_lost(
+            line in proptest::collection::vec((1_u32..4, 1_u32..6), 2..12),
+            leaver in 0_usize..12,
+        ) {
+            let children: Vec<String> = line.iter().enumerate().map(|(n, &(units, limit))| {
+                name(n, units.min(limit), limit, i32::try_from(n).unwrap())
+            }).collect();
+            let before = Standing::of(&children);
+            let leaver = leaver % children.len();
+            let mut after = children.clone();
+            after.remove(leaver);
+            let after = Standing::of(&after);
+            for position in before.holders..before.contenders.len() {
+                let waiter = &before.contenders[position];
+                let now = after.position(&waiter.name);
+                if now.is_some_and(|now| after.holds(now)) {
+                    let gone = &before.contenders[leaver];
+                    prop_assert!(before.obstacles(position).contains(gone));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The names of nodes: where a key's line is, and who a node in it stands for.
+
+use std::fmt::Write as _;
+
+use leasehold_core::line::Share;
+use leasehold_core::{Claim, ClaimId, Key};
+use percent_encoding::percent_decode_str;
+
+/// Whose recipe a leasehold claim looks like.
+///
+/// Curator and kazoo ignore each other's nodes, so no name is respected by both; leasehold
+/// respects both whatever it writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Curator,
+    Kazoo,
+}
+
+/// What stands before the sequence number in a name that contends for an exclusive lock:
+/// Curator's mutex (and the recipe in ZooKeeper's own documentation), its read/write lock and
+/// leader latch; kazoo's locks.
+const MARKS: [&str; 6] = ["lock-", "__READ__", "__WRIT__", "latch-", "__lock__", "__rlock__"];
+
+/// What a contender's name says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Contender {
+    pub(super) name: String,
+    /// The server's counter when the node was created. It wraps, and starts over with a new
+    /// parent: it orders nodes that exist at the same time, and nothing else.
+    pub(super) sequence: i32,
+    /// The claim, if the name is one that leasehold may have written.
+    pub(super) claim: Option<ClaimId>,
+    /// What it takes: all of it, unless leasehold says otherwise.
+    pub(super) share: Share,
+}
+
+impl Dialect {
+    /// The name of a claim's node, without the sequence number that the server appends.
+    ///
+    /// A claim that is no mutex says so in the name: then a list of names is enough to tell who
+    /// holds.
+    pub(super) fn prefix(self, claim: &Claim) -> String {
+        let share = if claim.limit() == 1 {
+            String::new()
+        } else {
+            format!("{}of{}", claim.units(), claim.limit())
+        };
+        let hex = claim.id.to_hex();
+        match self {
+            Self::Curator => {
+                let (first, second, third) = (&hex[..8], &hex[8..12], &hex[12..16]);
+                let uuid = format!("{first}-{second}-{third}-{}-{}", &hex[16..20], &hex[20..]);
+                let dash = if share.is_empty() { "" } else { "-" };
+                format!("_c_{uuid}-{share}{dash}lock-")
+            }
+            Self::Kazoo => {
+                let dash = if share.is_empty() { "" } else { "-" };
+                format!("{hex}{dash}{share}__lock__")
+            }
+        }
+    }
+}
+
+impl Contender {
+    /// What a child of a key's node stands for; `None` if it has nothing to do with locks.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let (front, sequence) = split_sequence(name)?;
+        let exclusive = Share { units: 1, limit: 1 };
+        let marked = MARKS.iter().find_map(|mark| front.strip_suffix(mark).map(|who| (who, *mark)));
+        let (claim, share) = match marked {
+            Some((who, "lock-" | "__lock__")) => claim_of(who).unwrap_or((None, exclusive)),
+            Some(_) => (None, exclusive),
+            // The Java recipe: `x-<session>-`.
+            None => {
+                let session = front.strip_prefix("x-")?.strip_suffix('-')?;
+                let decimal = session.strip_prefix('-').unwrap_or(session);
+                if decimal.is_empty() || !decimal.bytes().all(|digit| digit.is_ascii_digit()) {
+                    return None;
+                }
+                (None, exclusive)
+            }
+        };
+        Some(Self { name: name.to_owned(), sequence, claim, share })
+    }
+}
+
+/// Takes the server's ten-character counter off the end. Java writes a negative one as `%010d`
+/// does: a sign and nine digits, or ten for the most negative ones.
+fn split_sequence(name: &str) -> Option<(&str, i32)> {
+    let bytes = name.as_bytes();
+    let begin = bytes.len().checked_sub(10)?;
+    let (front, tail) = (name.get(..begin)?, name.get(begin..)?);
+    let digits = tail.strip_prefix('-').unwrap_or(tail);
+    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    if let Ok(sequence) = tail.parse() {
+        // `lock--2147483648`: the sign is the second of two dashes, or follows an underscore.
+        let longer = tail.starts_with(|digit: char| digit.is_ascii_digit() && digit != '0')
+            && (front.ends_with("--") || front.ends_with("__-"));
+        if !longer {
+            return Some((front, sequence));
+        }
+    }
+    let front = front.strip_suffix('-')?;
+    Some((front, format!("-{tail}").parse().ok()?))
+}
+
+/// Reads `_c_<uuid>-`, `_c_<uuid>-<units>of<limit>-`, `<hex>` and `<hex>-<units>of<limit>`.
+fn claim_of(who: &str) -> Option<(Option<ClaimId>, Share)> {
+    let (id, rest) = if let Some(curator) = who.strip_prefix("_c_") {
+        let (uuid, rest) = curator.split_at_checked(36)?;
+        let rest = rest.strip_prefix('-')?;
+        (uuid.replace('-', ""), rest.strip_suffix('-').unwrap_or(rest))
+    } else {
+        let (hex, rest) = who.split_at_checked(32)?;
+        (hex.to_owned(), if rest.is_empty() { rest } else { rest.strip_prefix('-')? })
+    };
+    let id = ClaimId::from_hex(&id)?;
+    if rest.is_empty() {
+        return Some((Some(id), Share { units: 1, limit: 1 }));
+    }
+    let (units, limit) = rest.split_once("of")?;
+    let share = Share { units: units.parse().ok()?, limit: limit.parse().ok()? };
+    (1..=share.limit).contains(&share.units).then_some((Some(id), share))
+}
+
+/// The path, below the chroot, of the node whose children are the line of `key`.
+///
+/// A key is a path without the leading slash: `jobs/42` is `/jobs/42`. What ZooKeeper does not
+/// allow in a path, and what would be mistaken for something else, is percent-encoded; so is `%`.
+/// Different keys have different paths.
+pub(super) fn path_of(key: &Key) -> String {
+    path_to(key.as_str())
+}
+
+fn path_to(text: &str) -> String {
+    let mut path = String::with_capacity(text.len() + 1);
+    for (at, segment) in text.split('/').enumerate() {
+        path.push('/');
+        encode(segment, at == 0, &mut path);
+    }
+    path
+}
+
+fn encode(segment: &str, first: bool, path: &mut String) {
+    if segment.is_empty() {
+        // No key contains NUL, so this is free to stand for nothing.
+        path.push_str("%00");
+        return;
+    }
+    // The server's own, relative segments, and what looks like a contender of the key above.
+    let mistaken = matches!(segment, "." | "..")
+        || (first && segment == "zookeeper")
+        || Contender::parse(segment).is_some();
+    for (at, character) in segment.char_indices() {
+        if character == '%' || is_refused(character) || (mistaken && at == 0) {
+            let mut buffer = [0; 4];
+            for byte in character.encode_utf8(&mut buffer).bytes() {
+                // Writing to a `String` cannot fail.
+                let _ = write!(path, "%{byte:02X}");
+            }
+        } else {
+            path.push(character);
+        }
+    }
+}
+
+/// What `PathUtils.validatePath` of ZooKeeper refuses: it looks at UTF-16 units, so surrogates
+/// (every character past U+FFFF) are among it.
+const fn is_refused(character: char) -> bool {
+    matches!(character, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..)
+}
+
+/// Whether ZooKeeper takes this as a part of a path.
+pub(super) fn is_plain_segment(segment: &str) -> bool {
+    !matches!(segment, "" | "." | "..") && !segment.contains(is_refused)
+}
+
+/// The text whose path, below the chroot, this is: a key, or what the path of a key goes through.
+pub(super) fn text_of(path: &str) -> Option<String> {
+    let text = percent_decode_str(path.strip_prefix('/')?).decode_utf8().ok()?.replace('\0', "");
+    // Somebody else's node may have a name that no key leads to.
+    (path_to(&text) == path).then_some(text)
+}
+
+/// The key whose path, below the chroot, this is.
+pub(super) fn key_of(path: &str) -> Option<Key> {
+    Key::new(&text_of(path)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use std::num::NonZeroU32;
+
+    use leasehold_core::Note;
+
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    #[test]
+    fn ordinary_keys_are_paths() {
+        for text in ["jobs/42", "k", "locks/my-lock", "a b", "é", "{u}:1", "鍵"] {
+            assert_eq!(path_of(&key(text)), format!("/{text}"));
+        }
+    }
+
+    #[test]
+    fn what_would_be_mistaken_is_encoded() {
+        for (text, path) in [
+            ("/", "/%00/%00"),
+            ("a//b", "/a/%00/b"),
+            ("/a", "/%00/a"),
+            ("a/", "/a/%00"),
+            (".", "/%2E"),
+            ("../x", "/%2E./x"),
+            ("...", "/..."),
+            ("zookeeper/quota", "/%7Aookeeper/quota"),
+            ("a/zookeeper", "/a/zookeeper"),
+            ("100%", "/100%25"),
+            ("a\nb", "/a%0Ab"),
+            ("👩", "/%F0%9F%91%A9"),
+            ("\u{fffd}", "/%EF%BF%BD"),
+            ("k/lock-0000000001", "/k/%6Cock-0000000001"),
+            ("k/x-12-0000000001", "/k/%78-12-0000000001"),
+        ] {
+            assert_eq!(path_of(&key(text)), path, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_mapping_is_injective_and_can_be_undone(text in "[a%/.\u{1}\u{fffd}👩x0-9-]{1,40}") {
+            let key = key(&text);
+            let path = path_of(&key);
+            prop_assert_eq!(key_of(&path), Some(key));
+            prop_assert!(!path.contains("//") && !path.ends_with('/'));
+            for segment in path.split('/').skip(1) {
+                prop_assert!(!matches!(segment, "" | "." | ".."));
+                prop_assert_eq!(Contender::parse(segment), None);
+            }
+        }
+    }
+
+    #[test]
+    fn paths_that_no_key_has_are_nobodys() {
+        for path in ["/", "/a%0a", "/%61", "/a%2Fb", "/%", "/%FF", "x", "/a%00"] {
+            assert_eq!(key_of(path), None, "{path}");
+        }
+    }
+
+    const HEX: &str = "0123456789abcdef0123456789abcdef";
+
+    fn share(units: u32, limit: u32) -> Claim {
+        let id = ClaimId::from_hex(HEX).unwrap();
+        let [units, limit] = [units, limit].map(|n| NonZeroU32::new(n).unwrap());
+        Claim::counting(id, key("k"), Note::default(), units, limit).unwrap()
+    }
+
+    #[test]
+    fn our_names_are_read_back() {
+        for dialect in [Dialect::Curator, Dialect::Kazoo] {
+            for (units, limit) in [(1, 1), (1, 5), (2, u32::MAX)] {
+                let claim = share(units, limit);
+                let name = format!("{}0000000042", dialect.prefix(&claim));
+                let read = Contender::parse(&name).unwrap();
+                assert_eq!(read.claim, Some(claim.id), "{name}");
+                assert_eq!(read.share, Share::from(&claim), "{name}");
+                assert_eq!(read.sequence, 42);
+            }
+        }
+        let mutex = share(1, 1);
+        assert_eq!(
+            Dialect::Curator.prefix(&mutex),
+            "_c_01234567-89ab-cdef-0123-456789abcdef-lock-"
+        );
+        assert_eq!(Dialect::Kazoo.prefix(&mutex), format!("{HEX}__lock__"));
+        assert_eq!(Dialect::Kazoo.prefix(&share(7, 7)), format!("{HEX}-7of7__lock__"));
+    }
+
+    #[test]
+    fn names_of_every_recipe_are_respected() {
+        for front in [
+            "lock-",
+            "_c_01234567-89ab-cdef-0123-456789abcdef-lock-",
+            "_c_01234567-89ab-cdef-0123-456789abcdef-__READ__",
+            "_c_01234567-89ab-cdef-0123-456789abcdef-__WRIT__",
+            "_c_01234567-89ab-cdef-0123-456789abcdef-latch-",
+            "0123456789abcdef0123456789abcdef__lock__",
+            "0123456789abcdef0123456789abcdef__rlock__",
+            "x-72057594037927936-",
+            "x--72057594037927936-",
+            "_c_0123-lock-",
+            "_c_01234567-89ab-cdef-0123-456789abcdef-9of5-lock-",
+        ] {
+            for (tail, sequence) in [
+                ("0000000007", 7),
+                ("2147483647", i32::MAX),
+                ("-2147483648", i32::MIN),
+                ("-000000007", -7),
+            ] {
+                let name = format!("{front}{tail}");
+                let read = Contender::parse(&name).unwrap_or_else(|| panic!("{name}"));
+                assert_eq!(read.sequence, sequence, "{name}");
+                assert_eq!(read.share, Share { units: 1, limit: 1 }, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_children_are_no_contenders() {
+        for name in [
+            "42",
+            "lock-",
+            "lock-1",
+            "0000000001",
+            "x-0000000001",
+            "leases",
+            "鍵鍵鍵鍵",
+            "x-a-0000000001",
+        ] {
+            assert_eq!(Contender::parse(name), None, "{name}");
+        }
+    }
+}

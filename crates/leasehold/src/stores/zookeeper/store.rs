@@ -1,0 +1,150 @@
+//! The contract, and nothing else.
+
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use leasehold_core::{Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, SessionId, Terms};
+
+use super::wire::Failure;
+use super::{ZooKeeper, survey};
+use crate::error::Result;
+use crate::store::{Guarantees, LeaseScope, Store};
+
+impl Store for ZooKeeper {
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            min_ttl: Self::MIN_TTL,
+            line: true,
+            counting: true,
+            lease: LeaseScope::Session,
+            renew_batch: usize::MAX,
+            recheck: Duration::from_secs(30),
+        }
+    }
+
+    fn open<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<SessionId>> {
+        async move { self.begin(terms).await.map_err(|error| error.at(self)) }.boxed()
+    }
+
+    fn renew<'a>(
+        &'a self,
+        session: &'a SessionId,
+        roll: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Renewed>> {
+        async move {
+            let renewed = match self.session(session).await {
+                Ok(session) => session.renew(roll).await,
+                Err(failure) => Err(failure),
+            };
+            match renewed {
+                Err(Failure::Ended) => Ok(Renewed::Ended),
+                renewed => {
+                    renewed.map_err(|failure| failure.while_trying("renew the session").at(self))
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn close<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let closed = match self.session(session).await {
+                Ok(session) => session.close().await,
+                Err(failure) => Err(failure),
+            };
+            match closed {
+                Ok(()) | Err(Failure::Ended) => {
+                    self.forget(session);
+                    Ok(())
+                }
+                Err(failure) => Err(failure.while_trying("close the session").at(self)),
+            }
+        }
+        .boxed()
+    }
+
+    fn enter<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+        enter: Enter,
+    ) -> BoxFuture<'a, Result<Place>> {
+        async move {
+            // What a watch tells must not be lost between the answer and the wait.
+            self.mailbox().expect(claim.id);
+            let place = match self.session(session).await {
+                Ok(session) => session.enter(claim, enter).await,
+                Err(failure) => Err(failure),
+            };
+            if matches!(place, Ok(Place::Held(_) | Place::Refused(_)) | Err(Failure::Ended)) {
+                self.mailbox().forget(claim.id);
+            }
+            place.map_err(|failure| {
+                failure.while_trying("enter the line of").about(&claim.key).at(self)
+            })
+        }
+        .boxed()
+    }
+
+    fn changed<'a>(
+        &'a self,
+        _session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<Option<Place>>> {
+        async move { Ok(self.mailbox().told(claim.id).await) }.boxed()
+    }
+
+    fn disturbed<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, ()> {
+        self.mailbox().disturbed(session).boxed()
+    }
+
+    fn leave<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<Left>> {
+        async move {
+            let left = match self.session(session).await {
+                Ok(session) => session.leave(claim).await,
+                Err(failure) => Err(failure),
+            };
+            let left = match left {
+                Err(Failure::Ended) => Left::Gone,
+                left => left.map_err(|failure| {
+                    failure.while_trying("leave the line of").about(&claim.key).at(self)
+                })?,
+            };
+            self.mailbox().forget(claim.id);
+            Ok(left)
+        }
+        .boxed()
+    }
+
+    fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {
+        async move {
+            let attempt = "revoke a claim on";
+            self.visit(async |link| survey::revoke(link, self.config(), key, *claim).await)
+                .await
+                .map_err(|failure| failure.while_trying(attempt).about(key).at(self))
+        }
+        .boxed()
+    }
+
+    fn inspect<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Line>> {
+        async move {
+            self.visit(async |link| survey::inspect(link, self.config(), key).await)
+                .await
+                .map_err(|failure| failure.while_trying("look at").about(key).at(self))
+        }
+        .boxed()
+    }
+
+    fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>> {
+        async move {
+            self.visit(async |link| survey::keys(link, self.config(), prefix).await)
+                .await
+                .map_err(|failure| failure.while_trying("list the keys").at(self))
+        }
+        .boxed()
+    }
+}
