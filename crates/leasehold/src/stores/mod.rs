@@ -2,10 +2,14 @@
 
 pub(crate) mod mailbox;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 
 use std::sync::Arc;
 
 pub use memory::Memory;
+#[cfg(feature = "postgres")]
+pub use postgres::Postgres;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
@@ -29,6 +33,8 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
             let detail = "memory: takes nothing after the colon";
             Err(Error::new(ErrorKind::Invalid, "read the store's URL", detail))
         }
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(Postgres::new(url)?)),
         scheme => {
             let detail =
                 format!("{scheme:?} is no store of this build; there are: {}", SCHEMES.join(", "));
@@ -38,4 +44,8 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
 }
 
 /// The URL schemes of the stores that this build contains.
-const SCHEMES: &[&str] = &["memory"];
+const SCHEMES: &[&str] = &[
+    "memory",
+    #[cfg(feature = "postgres")]
+    "postgres",
+];
