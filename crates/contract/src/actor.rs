@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::{Result, Store, clock};
+use leasehold::{Client, Result, Store, clock};
 use leasehold_core::{
     Ahead, Claim, ClaimId, Enter, Fence, Key, Left, Line, Moment, Note, Place, Renewed, SessionId,
     Terms,
@@ -29,6 +29,13 @@ pub(crate) async fn soon<F: IntoFuture>(what: &str, future: F) -> F::Output {
     match tokio::time::timeout(SOON, future).await {
         Ok(output) => output,
         Err(_) => panic!("{what}: not within {SOON:?}"),
+    }
+}
+
+/// Sleeps until `moment` has passed on the library's clock.
+pub(crate) async fn sleep_until(moment: Moment) {
+    while clock::now() < moment {
+        tokio::time::sleep(moment.since(clock::now())).await;
     }
 }
 
@@ -62,6 +69,18 @@ pub(crate) fn share(key_text: &str, units: u32, limit: u32) -> Claim {
 
 pub(crate) fn note(text: &str) -> Note {
     Note::new(text).expect("a valid note")
+}
+
+/// A client on a handle.
+pub(crate) fn client(store: Arc<dyn Store>, ttl: Duration) -> Client {
+    Client::builder().shared_store(store).ttl(ttl).build().expect("a client")
+}
+
+/// A client that is told of a loss half a TTL before its deadline: enough for a machine that
+/// stalls between the signal and the look at the clock.
+pub(crate) fn careful_client(store: Arc<dyn Store>, ttl: Duration) -> Client {
+    let builder = Client::builder().shared_store(store).ttl(ttl).grace(ttl / 2);
+    builder.build().expect("a client")
 }
 
 pub(crate) fn terms(ttl: Duration, owner: &str) -> Terms {

@@ -5,8 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::future::{BoxFuture, FutureExt};
-use leasehold::store::Guarantees;
-use leasehold::{Error, ErrorKind, Result, Store, clock};
+use leasehold::{Error, ErrorKind, Guarantees, Result, Store, clock};
 use leasehold_core::{
     Claim, ClaimId, Enter, Key, Left, Line, Moment, Place, Renewed, SessionId, Terms,
 };

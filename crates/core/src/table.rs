@@ -238,3 +238,6 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

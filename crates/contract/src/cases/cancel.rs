@@ -13,7 +13,7 @@ const POLLS: usize = 12;
 
 /// Polls `future` at most `polls` times, then drops it. A future that is not woken for a while is
 /// dropped where it stands.
-async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+pub(super) async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut left = polls;
     let polled = async {
         tokio::pin!(future);
@@ -34,7 +34,7 @@ async fn dropped_after<F: Future>(polls: usize, future: F) -> Option<F::Output> 
     tokio::time::timeout(Duration::from_millis(50), polled).await.unwrap_or(None)
 }
 
-pub(crate) async fn a_dropped_enter_is_undone_by_a_leave(bench: &dyn Bench) {
+pub(crate) async fn rule_6_a_dropped_enter_is_undone_by_a_leave(bench: &dyn Bench) {
     let [alice, bob] = [Actor::brief(bench).await, Actor::patient(bench).await];
     for enter in [Enter::Try, Enter::Wait] {
         for polls in 0..POLLS {
@@ -48,7 +48,7 @@ pub(crate) async fn a_dropped_enter_is_undone_by_a_leave(bench: &dyn Bench) {
     }
 }
 
-pub(crate) async fn a_dropped_enter_alone_lasts_one_ttl_at_most(bench: &dyn Bench) {
+pub(crate) async fn rule_6_a_dropped_enter_alone_lasts_one_ttl_at_most(bench: &dyn Bench) {
     let bob = Actor::patient(bench).await;
     for polls in 0..4 {
         let alice = Actor::brief(bench).await;

@@ -117,7 +117,7 @@ pub(crate) async fn keys_do_not_exclude_each_other(bench: &dyn Bench) {
     }
 }
 
-pub(crate) async fn a_ttl_below_the_minimum_is_refused_by_name(bench: &dyn Bench) {
+pub(crate) async fn rule_8_a_ttl_below_the_minimum_is_refused_by_name(bench: &dyn Bench) {
     let store = bench.handle();
     let min = store.guarantees().min_ttl;
     for ttl in [Duration::ZERO, min - Duration::from_nanos(1)] {

@@ -7,7 +7,7 @@ use leasehold_core::{Fence, Left};
 use crate::Bench;
 use crate::actor::{Actor, claim, share, soon};
 
-pub(crate) async fn fences_grow_through_every_way_a_hold_ends(bench: &dyn Bench) {
+pub(crate) async fn rule_5_fences_grow_through_every_way_a_hold_ends(bench: &dyn Bench) {
     let alice = Actor::patient(bench).await;
     let mut fences = Vec::new();
     for _ in 0..3 {
@@ -36,7 +36,7 @@ pub(crate) async fn fences_grow_through_every_way_a_hold_ends(bench: &dyn Bench)
     assert!(fences.is_sorted_by(|a, b| a < b), "{fences:?}");
 }
 
-pub(crate) async fn fences_grow_through_hand_overs(bench: &dyn Bench) {
+pub(crate) async fn rule_5_fences_grow_through_hand_overs(bench: &dyn Bench) {
     let actors = [Actor::patient(bench).await, Actor::patient(bench).await];
     let mut hold = claim("k");
     let mut fence = actors[0].holds(&hold).await;
@@ -51,7 +51,7 @@ pub(crate) async fn fences_grow_through_hand_overs(bench: &dyn Bench) {
     }
 }
 
-pub(crate) async fn fences_grow_through_reopening(bench: &dyn Bench) {
+pub(crate) async fn rule_5_fences_grow_through_reopening(bench: &dyn Bench) {
     let mut last = Fence::new(0);
     for _ in 0..5 {
         // All handles of the round before are gone: what counts is what the service kept.
@@ -65,10 +65,10 @@ pub(crate) async fn fences_grow_through_reopening(bench: &dyn Bench) {
     }
 }
 
-pub(crate) async fn fences_grow_through_a_restart_of_the_server(bench: &dyn Bench) {
+pub(crate) async fn rule_5_fences_grow_through_a_restart_of_the_server(bench: &dyn Bench) {
     let Some(server) = bench.server() else {
         // No server: what a restart would leave behind is what reopening leaves behind.
-        return fences_grow_through_reopening(bench).await;
+        return rule_5_fences_grow_through_reopening(bench).await;
     };
     let mut last = Fence::new(0);
     for _ in 0..3 {
@@ -81,7 +81,7 @@ pub(crate) async fn fences_grow_through_a_restart_of_the_server(bench: &dyn Benc
     }
 }
 
-pub(crate) async fn fences_of_concurrent_grants_are_unique(bench: &dyn Bench) {
+pub(crate) async fn rule_5_fences_of_concurrent_grants_are_unique(bench: &dyn Bench) {
     let alice = Actor::patient(bench).await;
     if !alice.store.guarantees().counting {
         // Two grants at once exist on different keys only; each key's own order is what counts.

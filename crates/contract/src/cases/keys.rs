@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use leasehold_core::{Fence, Key, Note};
+use leasehold::{Effect, ErrorKind};
+use leasehold_core::{Enter, Fence, Key, Left, Note, Place};
 
 use crate::Bench;
 use crate::actor::{Actor, claim, is_lost, key, note, soon};
@@ -77,7 +78,6 @@ fn hostile() -> Vec<String> {
         "$(reboot)", //
         "leasehold:",
         "leasehold:line:k",
-        "leasehold:{x}:meta:k",
         "lock:k",
         "0",
         "-1",
@@ -174,6 +174,25 @@ pub(crate) async fn keys_are_listed_by_literal_prefix(bench: &dyn Bench) {
         let expected: Vec<Key> =
             keys.iter().filter(|text| text.starts_with(prefix)).map(|text| key(text)).collect();
         assert_eq!(listed, expected, "beginning with {prefix:?}");
+    }
+}
+
+pub(crate) async fn a_name_that_the_store_keeps_for_itself_is_refused_or_free(bench: &dyn Bench) {
+    let alice = Actor::patient(bench).await;
+    for text in ["leasehold:{x}:meta:k", "leasehold:{7wo}:line:k", "leasehold:{}:wait:k"] {
+        let hold = claim(text);
+        match alice.enter(&hold, Enter::Wait).await {
+            Ok(place) => {
+                assert!(matches!(place, Place::Held(_)), "{place:?}");
+                assert_eq!(alice.leave(&hold).await, Left::Released);
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+                assert_eq!(error.effect(), Effect::None, "{error}");
+                assert_eq!(error.key(), Some(&hold.key), "{error}");
+                assert_eq!(error.store(), Some(alice.store.to_string().as_str()), "{error}");
+            }
+        }
     }
 }
 

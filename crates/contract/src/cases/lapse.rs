@@ -1,7 +1,6 @@
 //! Leases end by themselves, and only then.
 
-use leasehold::store::LeaseScope;
-use leasehold::{ErrorKind, clock};
+use leasehold::{ErrorKind, LeaseScope, clock};
 use leasehold_core::{Enter, Left, Place};
 
 use crate::Bench;
@@ -55,7 +54,7 @@ pub(crate) async fn a_renewed_hold_goes_on(bench: &dyn Bench) {
     }
 }
 
-pub(crate) async fn nothing_revives_a_lapsed_hold(bench: &dyn Bench) {
+pub(crate) async fn rule_1_nothing_revives_a_lapsed_hold(bench: &dyn Bench) {
     let [alice, bob] = [Actor::brief(bench).await, Actor::patient(bench).await];
     let stale = claim("k");
     let old = alice.holds(&stale).await;
@@ -162,7 +161,7 @@ pub(crate) async fn an_ended_session_claims_nothing_more(bench: &dyn Bench) {
     bob.holds(&claim("k")).await;
 }
 
-pub(crate) async fn a_late_enter_leaves_no_lasting_ghost(bench: &dyn Bench) {
+pub(crate) async fn rule_6_a_late_enter_leaves_no_lasting_ghost(bench: &dyn Bench) {
     let [alice, bob] = [Actor::brief(bench).await, Actor::patient(bench).await];
     let ttl = brief(&*bob.store);
     // The caller gave up and left; then its enter arrives, out of order.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leasehold::{Store, clock};
+use leasehold::{LeaseScope, Store, clock};
 use leasehold_core::backoff::Random;
 use leasehold_core::{Claim, ClaimId, Enter, Fence, Left, Line, Place, SessionId, Table};
 
@@ -155,9 +155,11 @@ impl Twin {
         }
         let at = self.below(self.claims.len());
         let (session, claim) = self.claims[at].clone();
-        // Now and then somebody else's session names the claim: that does nothing.
-        let session =
-            if self.below(4) == 0 { (session + 1) % self.sessions.len() } else { session };
+        // Now and then somebody else's session names the claim. Where the lease is the claim's
+        // own, its id alone is what counts; else it has to be the session's, too.
+        let by_session = self.stores[0].guarantees().lease == LeaseScope::Session;
+        let stranger = by_session && self.below(4) == 0;
+        let session = if stranger { (session + 1) % self.sessions.len() } else { session };
         let id = &self.sessions[session];
         let said = self.store(session).leave(id, &claim).await.expect("answers");
         let ruled = self.table.leave(clock::now(), id, &claim);

@@ -5,7 +5,7 @@ use leasehold_core::{Left, Place};
 use crate::Bench;
 use crate::actor::{Actor, claim, is_lost, key, soon};
 
-pub(crate) async fn nobody_leaves_for_another(bench: &dyn Bench) {
+pub(crate) async fn rule_1_nobody_leaves_for_another(bench: &dyn Bench) {
     let [alice, bob] = [Actor::patient(bench).await, Actor::patient(bench).await];
     let hold = claim("k");
     let fence = alice.holds(&hold).await;
@@ -19,7 +19,7 @@ pub(crate) async fn nobody_leaves_for_another(bench: &dyn Bench) {
     bob.refused(&claim("k")).await;
 }
 
-pub(crate) async fn a_second_leave_does_not_free_the_next_holder(bench: &dyn Bench) {
+pub(crate) async fn rule_1_a_second_leave_does_not_free_the_next_holder(bench: &dyn Bench) {
     let [alice, bob] = [Actor::patient(bench).await, Actor::patient(bench).await];
     let [first, second] = [claim("k"), claim("k")];
     alice.holds(&first).await;

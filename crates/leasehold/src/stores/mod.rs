@@ -4,12 +4,20 @@ pub(crate) mod mailbox;
 pub mod memory;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::sync::Arc;
 
 pub use memory::Memory;
 #[cfg(feature = "postgres")]
 pub use postgres::Postgres;
+#[cfg(feature = "redis")]
+pub use redis::Redis;
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
@@ -35,6 +43,10 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
         }
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => Ok(Arc::new(Postgres::new(url)?)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(Sqlite::new(url)?)),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+unix" => Ok(Arc::new(Redis::new(url)?)),
         scheme => {
             let detail =
                 format!("{scheme:?} is no store of this build; there are: {}", SCHEMES.join(", "));
@@ -48,4 +60,12 @@ const SCHEMES: &[&str] = &[
     "memory",
     #[cfg(feature = "postgres")]
     "postgres",
+    #[cfg(feature = "sqlite")]
+    "sqlite",
+    #[cfg(feature = "redis")]
+    "redis",
+    #[cfg(feature = "redis")]
+    "rediss",
+    #[cfg(feature = "redis")]
+    "redis+unix",
 ];
