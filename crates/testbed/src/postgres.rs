@@ -210,7 +210,7 @@ impl Postgres {
 
     /// What psql prints for `sql` in the database of the tests, run as the superuser: a line for
     /// each row, `|` between the columns.
-    #[must_use]
+    #[expect(clippy::must_use_candidate, reason = "most statements are run for their effect")]
     pub fn psql(&self, sql: &str) -> String {
         self.psql_in(DATABASE, sql)
     }

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a connection may take to be made, unless the URL says otherwise.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may owe an answer, unless the URL says otherwise.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The schema that the tables live in, unless the URL says otherwise.

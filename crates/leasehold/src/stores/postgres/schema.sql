@@ -370,4 +370,3 @@ BEGIN
 END $$;
 
 INSERT INTO leasehold.state (version, fence_base) VALUES (1, 0) ON CONFLICT DO NOTHING;
-SELECT leasehold.raise_fences();

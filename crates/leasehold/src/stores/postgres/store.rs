@@ -19,7 +19,7 @@ use crate::store::{Guarantees, LeaseScope, Store};
 use crate::stores::mailbox::Mailbox;
 
 /// Under this a renewal has no second chance on a server that writes to a disk.
-const MIN_TTL: Duration = Duration::from_millis(500);
+const MIN_TTL: Duration = Duration::from_secs(1);
 /// A wake-up is lost only with its connection, and then everyone is told.
 const RECHECK: Duration = Duration::from_secs(5);
 /// How many claims one renewal names: 1.6 MB, and a tenth of a second of the server's time.

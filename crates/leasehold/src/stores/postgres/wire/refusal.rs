@@ -156,6 +156,9 @@ fn meaning(code: &SqlState, schema: &str) -> (ErrorKind, String) {
         SqlState::TOO_MANY_CONNECTIONS => unavailable(
             "the server has no connection left; raise max_connections, or the role's limit",
         ),
+        SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => {
+            unavailable("the server ended the connection, or is starting or stopping")
+        }
         SqlState::LOCK_NOT_AVAILABLE | SqlState::QUERY_CANCELED => unavailable(
             "somebody held the key's lock on the server for too long; nothing was done",
         ),

@@ -40,15 +40,16 @@ pub(super) async fn establish(
     let control = dial(config, host, inbox, &broken).await?;
     let second = backend(&control).await?;
     let again = backend(&claims).await?;
-    prepare_schema(config, &claims).await?;
     let link = Link::new(claims, control, second, broken);
     // Two connections with one backend, or one with two: a pooler deals them out by transaction.
     // Found before anything is set or listened to, which would stay with somebody else's backend.
     if second == first || again != first {
         link.found_pooler(config, "connections share backends");
+        prepare_schema(config, &link.claims).await?;
     } else {
         set_session(config, &link.claims).await?;
         set_session(config, &link.control).await?;
+        prepare_schema(config, &link.claims).await?;
         if !listen(config, &link, inbox).await? {
             link.found_pooler(config, "a notification to ourselves did not arrive");
         }
