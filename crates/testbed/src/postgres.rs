@@ -139,7 +139,9 @@ impl PostgresOptions {
             ]);
         }
         settings.extend(self.config.iter().map(|(name, value)| (name.as_str(), value.clone())));
-        settings.iter().map(|(name, value)| format!("{name} = '{value}'\n")).collect()
+        let lines: Vec<String> =
+            settings.iter().map(|(name, value)| format!("{name} = '{value}'\n")).collect();
+        lines.concat()
     }
 }
 
@@ -210,7 +212,6 @@ impl Postgres {
 
     /// What psql prints for `sql` in the database of the tests, run as the superuser: a line for
     /// each row, `|` between the columns.
-    #[expect(clippy::must_use_candidate, reason = "most statements are run for their effect")]
     pub fn psql(&self, sql: &str) -> String {
         self.psql_in(DATABASE, sql)
     }
@@ -270,7 +271,8 @@ impl Postgres {
         let mut at = 0;
         while at < family.len() {
             let elder = family[at];
-            family.extend(parents.iter().filter(|(_, parent)| *parent == elder).map(|(pid, _)| pid));
+            family
+                .extend(parents.iter().filter(|(_, parent)| *parent == elder).map(|(pid, _)| pid));
             at += 1;
         }
         family

@@ -122,7 +122,8 @@ async fn tls_is_as_strict_as_the_mode_says() {
         );
         assert_eq!(seen, if encrypted { "t" } else { "f" }, "{query}");
         drop(node);
-        let gone = "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'tls')";
+        let gone =
+            "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'tls')";
         until(&server, gone).await;
     }
 }

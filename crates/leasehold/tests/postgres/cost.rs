@@ -84,8 +84,7 @@ async fn every_call_is_one_round_trip() {
 async fn only_the_next_in_line_is_told_and_only_if_there_is_one() {
     let server = Server::start();
     let (alice, bob) = (Node::new(&server.url()).await, Node::new(&server.url()).await);
-    let (listening, mut connection) =
-        tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
+    let (listening, mut connection) = tokio_postgres::connect(&server.url(), NoTls).await.unwrap();
     let (heard, mut hear) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         while let Some(Ok(message)) =
@@ -129,8 +128,7 @@ async fn a_renewal_of_ten_thousand_names_the_lost() {
     let server = Server::start();
     let node = Node::new(&server.url()).await;
     let roll: Vec<Claim> = (0..10_000).map(|n| claim(&format!("k{n}"))).collect();
-    let places =
-        futures::future::join_all(roll.iter().map(|claim| node.enter(claim))).await;
+    let places = futures::future::join_all(roll.iter().map(|claim| node.enter(claim))).await;
     assert!(places.iter().all(|place| matches!(place, Place::Held(_))));
     assert_eq!(node.renew(&roll).await, Renewed::Extended { lost: vec![] });
     server.psql("DELETE FROM leasehold.claims WHERE key IN ('k77', 'k9999')");
@@ -160,7 +158,10 @@ async fn twenty_thousand_turns_leave_no_mountain() {
         node.leave(&held).await;
     }
     let size = |relation: &str| -> u64 {
-        server.psql(&format!("SELECT pg_total_relation_size('leasehold.{relation}')")).parse().unwrap()
+        server
+            .psql(&format!("SELECT pg_total_relation_size('leasehold.{relation}')"))
+            .parse()
+            .unwrap()
     };
     println!("claims {} sessions {}", size("claims"), size("sessions"));
     // 5,000 renewals in place: a page and its index.

@@ -95,7 +95,7 @@ async fn until(server: &Server, sql: &str) {
             tokio::task::yield_now().await;
         }
     };
-    let waited = tokio::time::timeout(Duration::from_secs(60), yes).await;
+    let waited = tokio::time::timeout(Duration::from_mins(1), yes).await;
     waited.unwrap_or_else(|_| panic!("never true: {sql}"));
 }
 

@@ -124,8 +124,7 @@ impl Fields {
                 return Err(invalid(format!("{known} is given twice")));
             }
             // A host is decoded after it was taken apart.
-            let value =
-                if *known == "host" { value.to_owned() } else { decode(known, value)? };
+            let value = if *known == "host" { value.to_owned() } else { decode(known, value)? };
             self.set(known, Some(value));
         }
         Ok(())
@@ -231,8 +230,7 @@ impl Host {
 /// The store's name: what tells it from others, and no password.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let encode =
-            |text: &str| percent_encoding::utf8_percent_encode(text, NAME).to_string();
+        let encode = |text: &str| percent_encoding::utf8_percent_encode(text, NAME).to_string();
         f.write_str("postgres://")?;
         if let Some(user) = &self.user {
             write!(f, "{}@", encode(user))?;
@@ -315,7 +313,10 @@ mod tests {
         assert_eq!(config.connect_timeout, Duration::from_secs(2));
         assert_eq!(config.request_timeout, Duration::from_millis(500));
         assert_eq!((config.schema.as_str(), config.application.as_str()), ("locks", "me"));
-        assert_eq!(config.to_string(), "postgres://us%40er@h1:6000,[::1]:77,h3:77/d%20b?schema=locks");
+        assert_eq!(
+            config.to_string(),
+            "postgres://us%40er@h1:6000,[::1]:77,h3:77/d%20b?schema=locks"
+        );
     }
 
     #[test]

@@ -236,8 +236,7 @@ impl Store for Postgres {
     fn inspect<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Line>> {
         async move {
             let parties = self.wire.inspect(key).await.map_err(self.failed_on("inspect", key))?;
-            let (holders, waiters) =
-                parties.into_iter().partition(|party| party.fence.is_some());
+            let (holders, waiters) = parties.into_iter().partition(|party| party.fence.is_some());
             Ok(Line { holders, waiters })
         }
         .boxed()

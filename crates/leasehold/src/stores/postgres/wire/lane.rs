@@ -65,7 +65,8 @@ impl Lane {
         request: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Failure> {
         let sent = clock::now();
-        let _ = self.owed.compare_exchange(0, sent.as_nanos(), Ordering::Relaxed, Ordering::Relaxed);
+        let _ =
+            self.owed.compare_exchange(0, sent.as_nanos(), Ordering::Relaxed, Ordering::Relaxed);
         let suspect = Suspect(self);
         let mut request = pin!(request);
         loop {

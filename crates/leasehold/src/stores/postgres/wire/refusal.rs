@@ -54,7 +54,7 @@ impl Failure {
             return Self {
                 doubtful: true,
                 broken: true,
-                reason: reason(error),
+                reason: Some(reason(error)),
                 ..Self::new(ErrorKind::Unavailable, lost)
             };
         };
@@ -72,7 +72,7 @@ impl Failure {
                     | SqlState::UNDEFINED_TABLE
                     | SqlState::INVALID_SCHEMA_NAME
             );
-        Self { doubtful, broken, reason: reason(error), ..Self::new(kind, detail) }
+        Self { doubtful, broken, reason: Some(reason(error)), ..Self::new(kind, detail) }
     }
 
     /// No connection could be made.
@@ -84,7 +84,7 @@ impl Failure {
             }
             None => Self::of_handshake(error),
         };
-        Self { reason: reason(error), ..failure }
+        Self { reason: Some(reason(error)), ..failure }
     }
 
     fn of_handshake(error: &tokio_postgres::Error) -> Self {
@@ -123,9 +123,9 @@ fn ends_backend(code: &SqlState) -> bool {
     states.contains(code) || code.code().starts_with("08")
 }
 
-fn reason(error: &tokio_postgres::Error) -> Option<Reason> {
+fn reason(error: &tokio_postgres::Error) -> Reason {
     if let Some(refusal) = error.as_db_error() {
-        return Some(Reason(format!("{} ({})", refusal.message(), refusal.code().code())));
+        return Reason(format!("{} ({})", refusal.message(), refusal.code().code()));
     }
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -133,7 +133,7 @@ fn reason(error: &tokio_postgres::Error) -> Option<Reason> {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    Some(Reason(text))
+    Reason(text)
 }
 
 /// What a code of the server means, and what to do.
@@ -159,13 +159,15 @@ fn meaning(code: &SqlState, schema: &str) -> (ErrorKind, String) {
         SqlState::ADMIN_SHUTDOWN | SqlState::CRASH_SHUTDOWN | SqlState::CANNOT_CONNECT_NOW => {
             unavailable("the server ended the connection, or is starting or stopping")
         }
-        SqlState::LOCK_NOT_AVAILABLE | SqlState::QUERY_CANCELED => unavailable(
-            "somebody held the key's lock on the server for too long; nothing was done",
-        ),
+        SqlState::LOCK_NOT_AVAILABLE | SqlState::QUERY_CANCELED => {
+            unavailable("somebody held the key's lock on the server for too long; nothing was done")
+        }
         SqlState::ACTIVE_SQL_TRANSACTION => {
             (Unsupported, "the server does not run transactions at READ COMMITTED".into())
         }
-        SqlState::UNDEFINED_FUNCTION | SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME => {
+        SqlState::UNDEFINED_FUNCTION
+        | SqlState::UNDEFINED_TABLE
+        | SqlState::INVALID_SCHEMA_NAME => {
             unavailable("the tables have gone; they are made again with the next connection")
         }
         SqlState::UNIQUE_VIOLATION => {

@@ -92,8 +92,7 @@ async fn prepare_schema(config: &Config, lane: &Lane) -> Result<(), Failure> {
     let schema = config.schema.as_str();
     let mut found = version(schema, lane).await?;
     if found.is_none() {
-        let create =
-            format!("SELECT pg_advisory_xact_lock({SCHEMA_LOCK}); {}", schema_sql(schema));
+        let create = format!("SELECT pg_advisory_xact_lock({SCHEMA_LOCK}); {}", schema_sql(schema));
         lane.run(schema, &create).await?;
         found = version(schema, lane).await?;
     }

@@ -8,7 +8,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 
 use super::super::config::{Roots, Tls, TlsMode};
 use crate::error::{Error, ErrorKind, Result};
@@ -41,10 +43,7 @@ pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig> {
         .map_err(|error| refused("sslcert and sslkey do not fit together").because(error))
 }
 
-fn authorities(
-    roots: &Roots,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<WebPkiServerVerifier>> {
+fn authorities(roots: &Roots, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>> {
     let mut store = RootCertStore::empty();
     match roots {
         Roots::System => {
@@ -59,9 +58,11 @@ fn authorities(
     WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
         .build()
         .map_err(|error| {
-            refused("there is no certificate authority to check the server by; name one with \
-                     sslrootcert=FILE")
-                .because(error)
+            refused(
+                "there is no certificate authority to check the server by; name one with \
+                     sslrootcert=FILE",
+            )
+            .because(error)
         })
 }
 
