@@ -65,7 +65,9 @@ async fn a_waiter_listens_again_on_the_new_connection() {
     alice.acquire(&held).await;
     bob.enter(&waiting).await;
     server.psql(TERMINATE);
-    assert_eq!(bob.store.changed(&bob.session, &waiting).await.unwrap(), None, "look again");
+    let woken = bob.store.changed(&bob.session, &waiting);
+    let woken = tokio::time::timeout(Duration::from_mins(1), woken).await.expect("in time");
+    assert_eq!(woken.unwrap(), None, "look again");
     let asked = async || bob.store.enter(&bob.session, &waiting, Enter::Wait).await;
     while asked().await.is_err() {}
     while alice.store.leave(&alice.session, &held).await.is_err() {}
@@ -111,7 +113,9 @@ async fn a_connection_that_swallows_everything_is_replaced() {
     let held = claim("k");
     node.acquire(&held).await;
     proxy.set(Mode::BlackHole);
-    let error = node.store.renew(&node.session, &[]).await.expect_err("no answer");
+    let renewing = node.store.renew(&node.session, &[]);
+    let renewed = tokio::time::timeout(Duration::from_mins(1), renewing).await.expect("in time");
+    let error = renewed.expect_err("no answer");
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown));
     proxy.set(Mode::Forward);
     while node.store.renew(&node.session, &[]).await.is_err() {}
