@@ -13,7 +13,7 @@ use leasehold_core::{
 use crate::Bench;
 
 /// A TTL that no case outlasts: whoever has it needs no renewals.
-pub(crate) const PATIENT: Duration = Duration::from_secs(15 * 60);
+pub(crate) const PATIENT: Duration = Duration::from_mins(15);
 
 /// How long a case waits for what must happen. Far more than a loaded machine needs: it only
 /// turns a hang into a failure.
@@ -26,10 +26,8 @@ pub(crate) fn brief(store: &dyn Store) -> Duration {
 
 /// `future`, which must end soon.
 pub(crate) async fn soon<F: IntoFuture>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(SOON, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("{what}: not within {SOON:?}"),
-    }
+    let outcome = tokio::time::timeout(SOON, future).await;
+    outcome.unwrap_or_else(|_| panic!("{what}: not within {SOON:?}"))
 }
 
 /// Sleeps until `moment` has passed on the library's clock.

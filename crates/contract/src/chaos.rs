@@ -72,6 +72,8 @@ struct Shared {
     gate: watch::Sender<u64>,
     /// Counts arrivals, so that a case can wait for one.
     arrived: watch::Sender<u64>,
+    /// Counts requests that were held back and then carried out.
+    landed: watch::Sender<usize>,
 }
 
 #[derive(Default)]
@@ -100,6 +102,7 @@ impl Chaos {
             switches: Mutex::default(),
             gate: watch::Sender::new(0),
             arrived: watch::Sender::new(0),
+            landed: watch::Sender::new(0),
         };
         Self { store, shared: Arc::new(shared) }
     }
@@ -152,6 +155,13 @@ impl Chaos {
         let _ = arrivals.wait_for(|_| self.count(call) >= count).await;
     }
 
+    /// Resolves when at least `count` requests that were held back have been carried out. Cancel
+    /// safe.
+    pub async fn landed(&self, count: usize) {
+        let mut landings = self.shared.landed.subscribe();
+        let _ = landings.wait_for(|landed| *landed >= count).await;
+    }
+
     fn switches(&self) -> MutexGuard<'_, Switches> {
         self.shared.switches.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -195,10 +205,12 @@ impl Chaos {
                 reply
             }
             Some(Fault::HoldRequest) => {
-                let request = request(self.store.clone());
+                let (request, shared) = (request(self.store.clone()), Arc::clone(&self.shared));
                 let carried = tokio::spawn(async move {
                     Self::gate_opens(gate).await;
-                    request.await
+                    let reply = request.await;
+                    shared.landed.send_modify(|landed| *landed += 1);
+                    reply
                 });
                 carried
                     .await
@@ -263,7 +275,11 @@ impl Store for Chaos {
         let session = session.clone();
         async move {
             let told = self.through(Call::Disturbed, |store| {
-                async move { Ok(store.disturbed(&session).await) }.boxed()
+                async move {
+                    store.disturbed(&session).await;
+                    Ok(())
+                }
+                .boxed()
             });
             if told.await.is_err() {
                 // A hint that is lost is silence, not a failure.

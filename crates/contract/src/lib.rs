@@ -54,7 +54,7 @@
 //! | rule | cases, each named `rule_N_…` |
 //! |---|---|
 //! | 1 nobody ends or revives another's claim | `nobody_leaves_for_another`, `a_second_leave_does_not_free_the_next_holder`, `nothing_revives_a_lapsed_hold` |
-//! | 2 deadlines count from before the send | `a_late_grant_is_no_grant_and_is_given_back`, `a_hand_over_counts_from_the_last_acknowledged_renewal` |
+//! | 2 deadlines count from before the send | `a_late_grant_is_no_grant_and_is_given_back`, `a_slow_answer_moves_no_deadline`, `a_hand_over_counts_from_the_last_acknowledged_renewal` |
 //! | 3 a guard knows its loss by itself | `loss_comes_before_the_deadline_whatever_the_store_does`, `…_with_the_server_stopped_or_gone`, `the_first_check_after_a_stop_fails` |
 //! | 4 `check` and `run` stop in time | `check_holds_until_the_loss_and_never_after`, `run_drops_its_future_on_loss` |
 //! | 5 fences grow | `fences_grow_through_every_way_a_hold_ends`, `…_hand_overs`, `…_reopening`, `…_a_restart_of_the_server`, `fences_of_concurrent_grants_are_unique` |

@@ -1,6 +1,7 @@
 //! Runs a case on a store, and the macros that make a test of each.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -8,7 +9,7 @@ use futures::future::BoxFuture;
 use crate::{Bench, CASES};
 
 /// Past this a case hangs.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_mins(4);
 
 /// One promise of the contract, and how it is put to the test.
 #[derive(Clone, Copy)]
@@ -40,21 +41,22 @@ pub fn run<B: Bench>(name: &str, bench: impl AsyncFnOnce() -> B) {
         .enable_all()
         .build()
         .expect("a runtime starts");
-    runtime.block_on(async {
+    let whole = async {
         let bench = bench().await;
-        if tokio::time::timeout(LIMIT, (case.run)(&bench)).await.is_err() {
-            panic!("{name} does not end: given up after {LIMIT:?}");
-        }
-    });
+        let ended = tokio::time::timeout(LIMIT, (case.run)(&bench)).await;
+        assert!(ended.is_ok(), "{name} does not end: given up after {LIMIT:?}");
+    };
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(whole)));
+    // A task that spins would hold up an orderly end for ever, and hide why the case failed.
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    outcome.unwrap_or_else(|panic| resume_unwind(panic));
 }
 
 /// Makes a test of every case of the suite for one store, in a module of that name.
 ///
 /// `$bench` is an async function without arguments that returns a fresh [`Bench`](crate::Bench).
 ///
-/// ```ignore
-/// leasehold_contract::suite!(memory, new_bench);
-/// ```
+/// See the example of the [crate](crate).
 #[macro_export]
 macro_rules! suite {
     ($store:ident, $bench:expr) => {

@@ -20,6 +20,10 @@ use crate::actor::{PATIENT, careful_client, client};
 
 /// Runs the worker on the arguments of this process, with the store that `connect` makes of the
 /// URL among them.
+///
+/// # Panics
+///
+/// When the arguments are none of the above, and when a case's expectation fails.
 #[must_use]
 pub fn main(connect: impl Fn(&str) -> Result<Arc<dyn Store>>) -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

@@ -21,11 +21,14 @@ pub fn now() -> Moment {
     Moment::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
-/// Microseconds since 1970 by the wall clock: only ever a lower bound for fences.
-#[must_use]
-pub fn wall_micros() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+/// The wall clock: microseconds since 1970, by which fences also grow where a counter was lost.
+/// Nothing measures a duration with it: it can be set.
+#[cfg(feature = "sqlite")]
+pub(crate) fn wall_micros() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or_default();
+    seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000)
 }
 
 /// Sleeps until `moment`, and at most a second longer if the machine was suspended meanwhile:

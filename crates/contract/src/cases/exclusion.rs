@@ -76,14 +76,13 @@ async fn contend(store: Arc<dyn Store>, counter: &AtomicU64, turns: u64) -> Vec<
         let hold = claim("counter");
         // A hundred contenders take their time: bounded by the case as a whole.
         let fence = loop {
-            match actor.enter(&hold, Enter::Wait).await.expect("answers") {
-                Place::Held(fence) => break fence,
-                _ => {
-                    let changed = actor.store.changed(&actor.session, &hold);
-                    let recheck = actor.store.guarantees().recheck;
-                    let _hint = tokio::time::timeout(recheck, changed).await;
-                }
+            let place = actor.enter(&hold, Enter::Wait).await.expect("answers");
+            if let Place::Held(fence) = place {
+                break fence;
             }
+            let changed = actor.store.changed(&actor.session, &hold);
+            let recheck = actor.store.guarantees().recheck;
+            let _hint = tokio::time::timeout(recheck, changed).await;
         };
         let from = clock::now();
         let seen = counter.load(Ordering::Relaxed);
@@ -120,7 +119,7 @@ pub(crate) async fn keys_do_not_exclude_each_other(bench: &dyn Bench) {
 pub(crate) async fn rule_8_a_ttl_below_the_minimum_is_refused_by_name(bench: &dyn Bench) {
     let store = bench.handle();
     let min = store.guarantees().min_ttl;
-    for ttl in [Duration::ZERO, min - Duration::from_nanos(1)] {
+    for ttl in [Duration::ZERO, min.saturating_sub(Duration::from_nanos(1))] {
         let error = store.open(&terms(ttl, "hasty")).await.expect_err("too short a TTL");
         assert_eq!(error.kind(), leasehold::ErrorKind::Invalid, "{error}");
         assert_eq!(error.store(), Some(store.to_string().as_str()), "{error}");

@@ -10,116 +10,23 @@ use crate::actor::{Actor, claim, is_lost, key, note, soon};
 
 /// Keys that some store, shell, language or terminal would take for something else. Different
 /// ones stay different, however alike they look.
+#[rustfmt::skip]
+const HOSTILE: &[&str] = &[
+    "a}b", "a{b", "{}x", "{}", "{u}:1", "{u}:2", "{a}{b}", "}{", "{", "}", "{{a}}", "x{y", "*",
+    "?", "[", "]", "[a-z]", "*?[", "a*", "\\", "\\*", "\\\\", "^", "$", "'", "''", "\"", "`",
+    "';--", "'); DROP TABLE claims;--", "\" OR \"\"=\"", "%", "_", "%s", "\n", "\r\n", "\t", " ",
+    "  ", "a ", " a", "a", "A", "a\n", "\u{1b}[31mred", "\u{7f}", "../../etc/passwd", "/", "//",
+    "./", ".", "..", "C:\\", "a/b", "a//b", "a:b", ":", "::", "]]--",
+    "return redis.call('FLUSHALL')", "KEYS[1]", "{{7*7}}", "${HOME}", "$(reboot)", "leasehold:",
+    "leasehold:line:k", "lock:k", "0", "-1", "1e309", "nil", "null", "NULL", "true", "undefined",
+    "NaN", "é", "e\u{301}", "ﬁ", "fi", "ß", "SS", "ss", "İ", "i", "ı", "Å", "\u{212b}", "Å",
+    "👩‍🔧", "👩", "🔧", "鍵", "\u{202e}abc", "\u{feff}", "\u{feff}k", "k\u{200b}", "k", "\u{1}",
+    "\u{fffd}", "\u{10ffff}", "\u{e000}", "\u{d7ff}", "\u{80}", "\u{ff}",
+];
+
+/// These, and the longest ones.
 fn hostile() -> Vec<String> {
-    let mut keys: Vec<String> = [
-        "a}b",
-        "a{b",
-        "{}x",
-        "{}",
-        "{u}:1",
-        "{u}:2",
-        "{a}{b}",
-        "}{",
-        "{",
-        "}",
-        "{{a}}",
-        "x{y", //
-        "*",
-        "?",
-        "[",
-        "]",
-        "[a-z]",
-        "*?[",
-        "a*",
-        "\\",
-        "\\*",
-        "\\\\",
-        "^",
-        "$", //
-        "'",
-        "''",
-        "\"",
-        "`",
-        "';--",
-        "'); DROP TABLE claims;--",
-        "\" OR \"\"=\"",
-        "%",
-        "_",
-        "%s", //
-        "\n",
-        "\r\n",
-        "\t",
-        " ",
-        "  ",
-        "a ",
-        " a",
-        "a",
-        "A",
-        "a\n",
-        "\u{1b}[31mred",
-        "\u{7f}", //
-        "../../etc/passwd",
-        "/",
-        "//",
-        "./",
-        ".",
-        "..",
-        "C:\\",
-        "a/b",
-        "a//b",
-        "a:b",
-        ":",
-        "::", //
-        "]]--",
-        "return redis.call('FLUSHALL')",
-        "KEYS[1]",
-        "{{7*7}}",
-        "${HOME}",
-        "$(reboot)", //
-        "leasehold:",
-        "leasehold:line:k",
-        "lock:k",
-        "0",
-        "-1",
-        "1e309", //
-        "nil",
-        "null",
-        "NULL",
-        "true",
-        "undefined",
-        "NaN", //
-        "é",
-        "e\u{301}",
-        "ﬁ",
-        "fi",
-        "ß",
-        "SS",
-        "ss",
-        "İ",
-        "i",
-        "ı",
-        "Å",
-        "\u{212b}",
-        "Å", //
-        "👩‍🔧",
-        "👩",
-        "🔧",
-        "鍵",
-        "\u{202e}abc",
-        "\u{feff}",
-        "\u{feff}k",
-        "k\u{200b}",
-        "k",
-        "\u{1}", //
-        "\u{fffd}",
-        "\u{10ffff}",
-        "\u{e000}",
-        "\u{d7ff}",
-        "\u{80}",
-        "\u{ff}",
-    ]
-    .map(str::to_owned)
-    .into();
+    let mut keys: Vec<String> = HOSTILE.iter().copied().map(str::to_owned).collect();
     keys.push("k".repeat(512));
     keys.push("k".repeat(511));
     keys.push("鍵".repeat(170));

@@ -139,7 +139,7 @@ pub(crate) async fn the_line_is_seen_as_it_is(bench: &dyn Bench) {
     let holder = &line.holders[0];
     assert_eq!((holder.claim, holder.fence), (Some(hold.id), Some(fence)));
     assert_eq!((holder.owner.as_str(), holder.note.as_str()), ("an actor", "from the suite"));
-    assert!(holder.age.is_none_or(|age| age < Duration::from_secs(240)), "{holder:?}");
+    assert!(holder.age.is_none_or(|age| age < Duration::from_mins(4)), "{holder:?}");
     if bob.store.guarantees().line {
         assert_eq!(line.waiters.len(), 1);
         let waiting = &line.waiters[0];

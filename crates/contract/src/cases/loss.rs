@@ -65,15 +65,15 @@ pub(crate) async fn rule_3_loss_comes_before_the_deadline_with_the_server_stoppe
             continue;
         };
         if stop {
-            server.freeze().await
+            server.freeze().await;
         } else {
-            server.kill().await
+            server.kill().await;
         }
         told_in_time(&guard).await;
         if stop {
-            server.thaw().await
+            server.thaw().await;
         } else {
-            server.start().await
+            server.start().await;
         }
         let next = client(bench.handle(), PATIENT).mutex(guard.key().clone()).expect("a mutex");
         let next = soon("the next", next.lock()).await.expect("locks");
@@ -100,12 +100,8 @@ pub(crate) async fn rule_3_and_4_the_first_check_after_a_stop_fails(bench: &dyn 
         });
     };
     tokio::task::block_in_place(|| {
-        std::thread::scope(|scope| {
-            scope
-                .spawn(|| stopped(bench))
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        })
+        let outcome = std::thread::scope(|scope| scope.spawn(|| stopped(bench)).join());
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
 }
 
@@ -120,7 +116,7 @@ pub(crate) async fn rule_4_check_holds_until_the_loss_and_never_after(bench: &dy
     loop {
         let held = guard.check().is_ok();
         if clock::now() >= deadline {
-            assert!(!guard.check().is_ok(), "good after the deadline");
+            assert!(guard.check().is_err(), "good after the deadline");
             break;
         }
         if !held {
@@ -193,7 +189,7 @@ pub(crate) async fn rule_7_max_hold_ends_what_renewals_would_keep(bench: &dyn Be
     let granted = clock::now();
     assert!(guard.deadline() <= granted + max_hold, "never promised beyond the longest hold");
     told_in_time(&guard).await;
-    assert!(clock::now().since(begun) >= max_hold - ttl / 2, "lost too early");
+    assert!(clock::now().since(begun) >= ttl, "lost too early");
     // The client and its guard live on, and nobody releases: the hold ends all the same.
     bob.until_free("k").await;
     assert_eq!(guard.release().await.expect("answers"), Released::Lost);

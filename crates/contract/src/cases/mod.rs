@@ -106,6 +106,7 @@ macro_rules! each_case {
                 the_last_handle_frees_everything_at_once;
             trouble:
                 rule_2_a_late_grant_is_no_grant_and_is_given_back,
+                rule_2_a_slow_answer_moves_no_deadline,
                 rule_2_a_hand_over_counts_from_the_last_acknowledged_renewal,
                 a_short_lease_is_renewed_before_the_guard_is_given_out,
                 an_unknown_enter_is_resolved_by_its_claim,

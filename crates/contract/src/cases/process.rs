@@ -63,7 +63,7 @@ pub(crate) async fn processes_hold_one_at_a_time_as_far_as_the_store_reaches(ben
         // Said plainly, and shown: exclusion ends with the process.
         let alice = Actor::patient(bench).await;
         alice.holds(&claim("k")).await;
-        let (_worker, _) = Worker::holding(bench, "k", Duration::from_secs(60)).await;
+        let (_worker, _) = Worker::holding(bench, "k", Duration::from_mins(1)).await;
         return;
     }
     let name = format!("leasehold-contract-{}", claim("k").id.to_hex());

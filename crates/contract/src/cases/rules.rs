@@ -88,7 +88,8 @@ pub(crate) async fn rule_6_an_enter_that_lands_after_its_caller_gave_up_is_left(
     locking.abort();
     soon("the caller left", chaos.arrived(Call::Leave, 1)).await;
     chaos.let_go();
-    // Now it lands. The ghost must not outlast about one TTL, although its session is renewed.
+    soon("the enter lands", chaos.landed(1)).await;
+    // Now it is there. The ghost must not outlast about one TTL, although its session is renewed.
     bob.until_free("k").await;
     other.check().expect("the session lives");
 }
@@ -96,13 +97,15 @@ pub(crate) async fn rule_6_an_enter_that_lands_after_its_caller_gave_up_is_left(
 pub(crate) async fn rule_8_bad_timing_is_refused_at_construction(bench: &dyn Bench) {
     let store = bench.handle();
     let min = store.guarantees().min_ttl;
-    let minute = Duration::from_secs(60);
+    let minute = Duration::from_mins(1);
     let built = |change: &dyn Fn(ClientBuilder) -> ClientBuilder| {
         change(Client::builder().shared_store(Arc::clone(&store)).ttl(minute)).build()
     };
     let bad: [(&str, &dyn Fn(ClientBuilder) -> ClientBuilder); 12] = [
         ("no TTL", &|b| b.ttl(Duration::ZERO)),
-        ("a TTL below the store's minimum", &|b| b.ttl(min - Duration::from_nanos(1))),
+        ("a TTL below the store's minimum", &|b| {
+            b.ttl(min.saturating_sub(Duration::from_nanos(1)))
+        }),
         ("an absurd TTL", &|b| b.ttl(Timing::MAX_TTL + Duration::from_nanos(1))),
         ("no end", &|b| b.ttl(Duration::MAX)),
         ("no renewal interval", &|b| b.renew_every(Duration::ZERO)),

@@ -41,6 +41,58 @@ pub(crate) async fn rule_2_a_late_grant_is_no_grant_and_is_given_back(bench: &dy
     bob.until_free("k").await;
 }
 
+pub(crate) async fn rule_2_a_slow_answer_moves_no_deadline(bench: &dyn Bench) {
+    for slow in [Call::Open, Call::Enter, Call::Renew] {
+        let chaos = Chaos::new(bench.handle());
+        let alice = client(Arc::new(chaos.clone()), brief(&chaos) * 8);
+        let mutex = alice.mutex("k").expect("a mutex");
+        chaos.once(slow, Fault::HoldReply);
+        let locking = tokio::spawn(async move { mutex.lock().await });
+        soon("the slow call", chaos.arrived(slow, 1)).await;
+        tokio::time::sleep(alice.timing().renew_every() / 4).await;
+        // A renewal is slow beside a guard, whose deadline its answer moves.
+        let early = (slow == Call::Renew).then(|| latest_deadline_before(&chaos, &alice));
+        chaos.let_go();
+        let guard = soon("a lock", locking).await.expect("no panic").expect("locks");
+        soon("the answer counts", async {
+            while early.is_some_and(|early| guard.deadline() <= early) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        let deadline = guard.deadline();
+        let latest = latest_deadline(&chaos, &alice);
+        assert!(deadline <= latest, "{slow:?}: {:?} too late", deadline.since(latest));
+        drop(guard);
+        let bob = Actor::patient(bench).await;
+        bob.leave(&bob.until_free("k").await.0).await;
+    }
+}
+
+/// The latest deadline that what was answered by now can give: without what is held back.
+fn latest_deadline_before(chaos: &Chaos, client: &Client) -> Moment {
+    deadline_by(chaos, client, |fault| fault.is_none())
+}
+
+/// The latest deadline that what was sent by now can give, once all of it is answered.
+fn latest_deadline(chaos: &Chaos, client: &Client) -> Moment {
+    deadline_by(chaos, client, |fault| matches!(fault, None | Some(Fault::HoldReply)))
+}
+
+/// Whatever extends a lease was sent before it was logged, so this is never too early.
+fn deadline_by(chaos: &Chaos, client: &Client, answered: fn(Option<Fault>) -> bool) -> Moment {
+    let by_claim = chaos.guarantees().lease == LeaseScope::Claim;
+    let extends = |call| match call {
+        Call::Open | Call::Renew => true,
+        Call::Enter => by_claim,
+        _ => false,
+    };
+    let log = chaos.log();
+    let sent = log.iter().filter(|sent| extends(sent.call) && answered(sent.fault));
+    let last = sent.map(|sent| sent.at).max().expect("a session was opened");
+    last + client.timing().ttl() - client.timing().drift()
+}
+
 pub(crate) async fn rule_2_a_hand_over_counts_from_the_last_acknowledged_renewal(
     bench: &dyn Bench,
 ) {
@@ -48,7 +100,6 @@ pub(crate) async fn rule_2_a_hand_over_counts_from_the_last_acknowledged_renewal
     let chaos = Chaos::new(bench.handle());
     let ttl = brief(&chaos) * 6;
     let alice = client(Arc::new(chaos.clone()), ttl);
-    let scope = chaos.guarantees().lease;
     // The time that passes between the last renewal and the hand-over must show.
     for passed in [Duration::ZERO, ttl / 4, ttl * 2 / 5] {
         chaos.heal();
@@ -69,20 +120,8 @@ pub(crate) async fn rule_2_a_hand_over_counts_from_the_last_acknowledged_renewal
             Ok(guard) => guard,
             Err(error) => panic!("not granted: {error}"),
         };
-        // Whatever extends a lease was sent before it was logged, so this bound is not too low.
-        let extends = |call: Call| {
-            matches!(call, Call::Open | Call::Renew)
-                || (call == Call::Enter && scope == LeaseScope::Claim)
-        };
-        let log = chaos.log();
-        let acknowledged: Moment = log
-            .iter()
-            .filter(|sent| extends(sent.call) && sent.fault.is_none())
-            .map(|sent| sent.at)
-            .max()
-            .expect("a session was opened");
-        let latest = acknowledged + (ttl - alice.timing().drift());
         let deadline = guard.deadline();
+        let latest = latest_deadline(&chaos, &alice);
         assert!(deadline <= latest, "{:?} past what was acknowledged", deadline.since(latest));
         drop(guard);
     }
@@ -120,6 +159,8 @@ pub(crate) async fn an_unknown_enter_is_resolved_by_its_claim(bench: &dyn Bench)
         } else {
             soon("a try", mutex.try_lock()).await.expect("answers").expect("it was free")
         };
+        // Giving the first claim up and making another would be safe, too, but lose the place.
+        assert_eq!(chaos.count(Call::Leave), usize::from(wait), "the same claim, asked again");
         let line = bob.inspect("k").await;
         assert_eq!((line.holders.len(), line.waiters.len()), (1, 0), "one claim, not two");
         assert_eq!(line.holders[0].fence, Some(guard.fence()), "the fence of the first grant");
@@ -139,6 +180,7 @@ pub(crate) async fn an_unknown_enter_does_not_stand_in_line_twice(bench: &dyn Be
     soon("waiting", chaos.arrived(Call::Changed, 1)).await;
     let waiters = bob.line("k").await.1.len();
     assert_eq!(waiters, usize::from(chaos.guarantees().line), "one place in line");
+    assert_eq!(chaos.count(Call::Leave), 0, "the place was kept, not taken anew");
     bob.leave(&hold).await;
     let guard = soon("granted", waiting).await.expect("no panic").expect("locks");
     assert_eq!(bob.inspect("k").await.holders[0].fence, Some(guard.fence()));

@@ -356,7 +356,7 @@ fn a_lease_ends_at_its_ttl_and_not_before() {
     let start = Moment::ORIGIN;
     let session = opened(&mut table, start, "s", TTL);
     table.enter(start, &session, &exclusive(1), Enter::Wait).unwrap();
-    let last = start + (TTL - Duration::from_nanos(1));
+    let last = start + TTL - Duration::from_nanos(1);
     assert_eq!(table.inspect(last, &exclusive(1).key).holders.len(), 1);
     assert_eq!(table.lapses_in(last, &exclusive(1).key), Some(Duration::from_nanos(1)));
     assert_eq!(table.inspect(start + TTL, &exclusive(1).key).holders.len(), 0);

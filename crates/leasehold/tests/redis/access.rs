@@ -31,7 +31,7 @@ async fn everything(node: &Node) {
     node.attempt(&tried).await;
     assert!(node.extends(&held).await && node.extends(&waiting).await);
     assert_eq!(node.store.inspect(&held.key).await.unwrap().waiters.len(), 1);
-    assert_eq!(node.store.keys("jobs/").await.unwrap(), [held.key.clone()]);
+    assert_eq!(node.store.keys("jobs/").await.unwrap(), std::slice::from_ref(&held.key));
     assert_eq!(node.leave(&held).await, Left::Released);
     assert!(soon(node.changed(&waiting)).await.is_some());
     assert!(node.store.revoke(&waiting.key, &waiting.id).await.unwrap());
@@ -110,6 +110,18 @@ async fn a_unix_socket_and_a_database_number() {
     let nowhere = Redis::new("redis+unix:///nowhere/redis.sock").unwrap();
     let error = nowhere.open(&terms(TTL)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn a_server_without_scripts_is_refused_and_the_error_repeats_no_argument() {
+    let server =
+        Server::with(&["--rename-command", "EVALSHA", "", "--rename-command", "SCRIPT", ""]);
+    let node = Node::new(&server.url()).await;
+    let secret = claim("job");
+    let error = node.store.leave(&node.session, &secret).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    let said = format!("{error} {error:?}");
+    assert!(!said.contains(&secret.id.to_hex()), "{said}");
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ async fn holds_are_handed_over_in_the_order_of_arrival_with_growing_fences() {
 async fn a_hand_over_grants_what_is_left_of_the_heartbeat_and_the_waiters_own_ttl() {
     let server = Server::start();
     let releaser = Node::with_ttl(&server.url(), Duration::from_hours(1)).await;
-    let heir = Node::with_ttl(&server.url(), Duration::from_secs(60)).await;
+    let heir = Node::with_ttl(&server.url(), Duration::from_mins(1)).await;
     let mut raw = server.raw();
     let (held, waiting) = (claim("job"), claim("job"));
     releaser.acquire(&held).await;
@@ -136,15 +136,33 @@ async fn a_lapsed_claim_in_line_is_lost_and_not_revived() {
     let server = Server::start();
     let (node, dead) = (Node::new(&server.url()).await, Node::with_ttl(&server.url(), SHORT).await);
     let mut raw = server.raw();
-    let (held, waiting, after) = (claim("job"), claim("job"), claim("job"));
+    let (held, waiting, later, after) = (claim("job"), claim("job"), claim("job"), claim("job"));
     node.acquire(&held).await;
     dead.enter(&waiting).await;
     node.enter(&after).await;
     let wait_key = raw.only_key("leasehold:{*}:wait:job");
     lapse(&mut raw, &wait_key, &waiting.id.to_hex()).await;
-    assert_eq!(dead.renew(&waiting).await, Renewed::Extended { lost: vec![waiting.id] });
+    assert!(!node.store.revoke(&waiting.key, &waiting.id).await.unwrap(), "it is gone");
+    dead.enter(&later).await;
+    lapse(&mut raw, &wait_key, &later.id.to_hex()).await;
+    assert_eq!(dead.renew(&later).await, Renewed::Extended { lost: vec![later.id] });
     assert_eq!(node.leave(&held).await, Left::Released);
     assert!(soon(node.changed(&after)).await.is_some());
+}
+
+#[tokio::test]
+async fn leaving_a_line_after_the_heartbeat_lapsed_finds_nothing() {
+    let server = Server::start();
+    let (node, dead) = (Node::new(&server.url()).await, Node::with_ttl(&server.url(), SHORT).await);
+    let mut raw = server.raw();
+    let waiting = claim("job");
+    node.acquire(&claim("job")).await;
+    dead.enter(&waiting).await;
+    node.enter(&claim("job")).await;
+    let wait_key = raw.only_key("leasehold:{*}:wait:job");
+    lapse(&mut raw, &wait_key, &waiting.id.to_hex()).await;
+    assert_eq!(dead.leave(&waiting).await, Left::Gone);
+    assert_eq!(raw.run::<i64>(&["HLEN", &wait_key]), 1);
 }
 
 #[tokio::test]
@@ -272,7 +290,7 @@ async fn closing_a_session_ends_all_its_claims_and_nobody_elses() {
     node.enter(&waiting).await;
     node.store.close(&node.session).await.unwrap();
     node.store.close(&node.session).await.unwrap();
-    assert_eq!(node.store.keys("").await.unwrap(), [theirs.key.clone()]);
+    assert_eq!(node.store.keys("").await.unwrap(), std::slice::from_ref(&theirs.key));
     assert_eq!(node.store.inspect(&theirs.key).await.unwrap().waiters, []);
     assert!(other.extends(&theirs).await);
     assert_eq!(node.renew(&held).await, Renewed::Ended);

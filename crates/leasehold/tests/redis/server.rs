@@ -92,6 +92,8 @@ fn launch(port: u16, dir: &tempfile::TempDir, options: &[String]) -> Option<(Chi
     let pid = lines.next().unwrap().unwrap();
     let pid = pid.strip_prefix("pid ").unwrap().parse().unwrap();
     if !lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept")) {
+        wrapper.kill().unwrap();
+        wrapper.wait().unwrap();
         return None;
     }
     // A full pipe would stop the server.

@@ -147,6 +147,22 @@ async fn a_file_that_is_removed_in_use_ends_its_sessions_and_fences_go_on() {
 }
 
 #[tokio::test]
+async fn a_file_that_stays_locked_is_an_error_that_may_pass() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("l.db");
+    make(&file).await;
+    let conn = rusqlite::Connection::open(&file).unwrap();
+    conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let store = Sqlite::at(&file).unwrap();
+    let error = store.open(&terms(LONG)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(error.effect(), leasehold::Effect::None);
+    assert!(error.is_transient());
+    conn.execute_batch("COMMIT").unwrap();
+    store.open(&terms(LONG)).await.unwrap();
+}
+
+#[tokio::test]
 async fn hostile_keys_stay_apart() {
     let root = tempfile::tempdir().unwrap();
     let store = Sqlite::at(root.path().join("l.db")).unwrap();

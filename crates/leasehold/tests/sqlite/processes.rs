@@ -179,6 +179,27 @@ fn a_detached_hold_outlives_its_process_until_its_ttl() {
     });
 }
 
+#[test]
+fn a_time_namespace_does_not_shift_a_lease() {
+    if let Some(file) = role() {
+        return hold_in_another_process(&file, LONG, false);
+    }
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("l.db");
+    let mut elsewhere = std::process::Command::new("unshare");
+    elsewhere.args(["--time", "--boottime", "1000000", "--fork", "--kill-child"]);
+    elsewhere.arg(std::env::current_exe().unwrap());
+    let test = "processes::a_time_namespace_does_not_shift_a_lease";
+    let mut other = Other::run(elsewhere, test, file.to_str().unwrap());
+    other.hear();
+    block_on(async {
+        let store = Sqlite::at(&file).unwrap();
+        let line = store.inspect(&claim("k").key).await.unwrap();
+        let left = line.holders[0].left.unwrap();
+        assert!(left <= LONG && left > LONG / 2, "{left:?}");
+    });
+}
+
 /// Adds one to a number in a file, in two steps that others must not come between.
 fn add_one(counter: &Path, fence: u64) {
     let text = std::fs::read_to_string(counter).unwrap();

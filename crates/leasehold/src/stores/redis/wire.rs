@@ -251,6 +251,11 @@ fn failed(error: &RedisError) -> Failure {
             "what is kept under `leasehold:` beside the key is not what this version wrote; see who did, then delete it",
         )
         .outcome_unknown(),
+        "ERR" if detail.starts_with("unknown command") => none(
+            ErrorKind::Unsupported,
+            "the server does not know a command that leasehold needs; its administrator disabled or renamed it",
+        )
+        .outcome_unknown(),
         // The text of other errors may repeat arguments, among them tokens.
         other => none(ErrorKind::Unavailable, &format!("the server answered with the error {}", other.escape_debug()))
             .outcome_unknown(),

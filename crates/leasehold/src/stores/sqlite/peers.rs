@@ -17,7 +17,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, openat, unlinkat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fchmod, flock, fstat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::place::Place;
@@ -77,6 +77,22 @@ impl Directory {
             Mode::empty(),
         )
         .map_err(|error| Trouble::io("open the directory", &path, error.into()))?;
+        let found = fstat(&handle)
+            .map_err(|error| Trouble::io("look at the directory", &path, error.into()))?;
+        let trusted = [0, database.owner, rustix::process::geteuid().as_raw()];
+        // In a directory that all may write to (/tmp) somebody else may have made it first.
+        if database.mode & 0o022 == 0
+            && (!trusted.contains(&found.st_uid) || found.st_mode & 0o022 != 0)
+        {
+            return Err(Trouble::new(
+                ErrorKind::Denied,
+                format!(
+                    "{} can be written to by others than those who may write to the database, so \
+                     they could end its locks; remove it, or correct its owner and mode",
+                    path.display()
+                ),
+            ));
+        }
         Ok(Arc::new(Self { path, handle, mode }))
     }
 
@@ -100,8 +116,8 @@ impl Directory {
         openat(&self.handle, format!("{peer}{LOCK}"), flags, Mode::empty())
     }
 
-    /// The peers whose files are left although they are gone. The files go when the result is
-    /// dropped by [`Dead::remove`]; until then nobody else finds them.
+    /// The peers whose files are left although they are gone. Nobody else finds them as long as
+    /// the result exists.
     pub(super) fn dead(&self) -> Vec<Dead> {
         let Ok(entries) = std::fs::read_dir(&self.path) else {
             return Vec::new();
@@ -173,7 +189,7 @@ impl Dead {
 pub(super) struct Peer {
     name: String,
     directory: Arc<Directory>,
-    _lock: OwnedFd,
+    lock: OwnedFd,
     listener: Option<Listener>,
 }
 
@@ -190,13 +206,15 @@ impl Peer {
                 &directory.handle,
                 &file,
                 OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC,
-                Mode::from_raw_mode(directory.mode),
+                mode_of(directory.mode),
             )
             .map_err(failed)?;
+            // The umask must not hide it from those who may use the database.
+            fchmod(&lock, mode_of(directory.mode)).map_err(failed)?;
             match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if fstat(&lock).map_err(failed)?.st_nlink > 0 => {
                     let directory = Arc::clone(directory);
-                    return Ok(Self { name, directory, _lock: lock, listener: None });
+                    return Ok(Self { name, directory, lock, listener: None });
                 }
                 Ok(()) | Err(Errno::WOULDBLOCK | Errno::INTR) => {}
                 Err(error) => return Err(failed(error)),
@@ -210,6 +228,11 @@ impl Peer {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The lock once more: whoever has it keeps this handle from being seen dead.
+    pub(super) fn lifeline(&self) -> io::Result<OwnedFd> {
+        self.lock.try_clone()
     }
 
     /// Begins to receive wake-ups, unless it does already. Without them waiters poll.
@@ -231,6 +254,11 @@ impl Drop for Peer {
         self.listener = None;
         self.directory.remove(&self.name);
     }
+}
+
+/// Its type is not the same on every system.
+fn mode_of(mode: u32) -> Mode {
+    Mode::from_raw_mode(mode as rustix::fs::RawMode)
 }
 
 fn draw_name() -> Result<String, Trouble> {
@@ -291,6 +319,20 @@ mod tests {
             let mode = std::fs::metadata(&directory.path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, expected, "{file:o}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let place = Place::prepare(&root.path().join("l.db")).unwrap();
+        let planted = root.path().join("l.db-peers");
+        std::fs::create_dir(&planted).unwrap();
+        std::fs::set_permissions(&planted, Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(Directory::open(&place).unwrap_err().kind, ErrorKind::Denied);
+        std::fs::set_permissions(&planted, Permissions::from_mode(0o755)).unwrap();
+        Directory::open(&place).unwrap();
+        std::os::unix::fs::chown(&planted, Some(65534), None).expect("the test runs as root");
+        assert_eq!(Directory::open(&place).unwrap_err().kind, ErrorKind::Denied);
     }
 
     #[test]

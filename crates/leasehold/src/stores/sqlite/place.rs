@@ -14,6 +14,7 @@ use crate::random;
 pub(super) struct Place {
     pub(super) path: PathBuf,
     pub(super) mode: u32,
+    pub(super) owner: u32,
     identity: (u64, u64),
 }
 
@@ -32,7 +33,8 @@ impl Place {
             .map_err(|error| Trouble::io("look at the file", &path, error))?;
         check_file(&path, &found)?;
         check_filesystem(&path)?;
-        Ok(Self { mode: found.mode(), identity: (found.dev(), found.ino()), path })
+        let identity = (found.dev(), found.ino());
+        Ok(Self { mode: found.mode(), owner: found.uid(), identity, path })
     }
 
     /// Whether the path still leads to this file. If it was replaced, others use another file

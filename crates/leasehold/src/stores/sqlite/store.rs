@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -74,6 +75,23 @@ impl Sqlite {
                 None => error,
             }
         })
+    }
+
+    /// A descriptor for another process that has to end before the holds of this handle may: as
+    /// long as it is open anywhere, the end of this process is not seen, and the holds last until
+    /// their TTL. `None` before the first session.
+    ///
+    /// A supervisor of a command hands it to whoever ends the command should the supervisor die.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the descriptor.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be used, or there are too many open descriptors.
+    pub async fn lifeline(&self) -> Result<Option<OwnedFd>> {
+        self.run("share the life of a session", None, |wire, _| wire.lifeline()).await
     }
 
     async fn enter_line(&self, session: &SessionId, claim: &Claim, enter: Enter) -> Result<Place> {

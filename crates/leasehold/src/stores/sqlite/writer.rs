@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::boot::Boot;
 use super::place::Place;
 use super::trouble::Trouble;
-use super::wire::Wire;
+use super::wire::{Part, Wire};
 use crate::clock;
 use crate::error::ErrorKind;
 use crate::stores::mailbox::Mailbox;
@@ -70,8 +70,12 @@ impl Writer {
             },
         };
         let (sender, receiver) = mpsc::channel();
-        let keeper =
-            Keeper { path: self.path.clone(), mailbox: Arc::clone(&self.mailbox), wire: None };
+        let keeper = Keeper {
+            path: self.path.clone(),
+            mailbox: Arc::clone(&self.mailbox),
+            wire: None,
+            part: None,
+        };
         thread::Builder::new()
             .name("leasehold-sqlite".into())
             .spawn(move || keeper.serve(&receiver))
@@ -128,6 +132,8 @@ struct Keeper {
     mailbox: Arc<Mailbox>,
     /// Opened by the first command, and again after what makes a connection unusable.
     wire: Option<Wire>,
+    /// This handle's part in the file, while there is no connection.
+    part: Option<Part>,
 }
 
 impl Keeper {
@@ -138,7 +144,7 @@ impl Keeper {
             // What is dropped by the panic is answered by being dropped.
             if catch_unwind(AssertUnwindSafe(|| self.carry_out(batch))).is_err() {
                 tracing::error!("a bug: a command of the embedded store panicked");
-                self.wire = None;
+                self.give_up();
             }
         }
         if catch_unwind(AssertUnwindSafe(|| self.finish())).is_err() {
@@ -151,10 +157,17 @@ impl Keeper {
     fn carry_out(&mut self, mut batch: Vec<Box<dyn Command>>) {
         let outcome = self.transact(&mut batch);
         if self.wire.as_ref().is_some_and(|wire| !wire.is_sound()) {
-            self.wire = None;
+            self.give_up();
         }
         for command in batch {
             command.answer(outcome.clone());
+        }
+    }
+
+    /// Drops a connection that cannot be trusted any more.
+    fn give_up(&mut self) {
+        if let Some(wire) = self.wire.take() {
+            self.part = wire.into_part();
         }
     }
 
@@ -162,7 +175,11 @@ impl Keeper {
         if self.wire.is_none() {
             let place = Place::prepare(&self.path)?;
             let floor = i64::try_from(clock::wall_micros()).unwrap_or(i64::MAX / 2);
-            self.wire = Some(Wire::open(place, Boot::current()?, floor.min(i64::MAX / 2))?);
+            let mut wire = Wire::open(place, Boot::current()?, floor.min(i64::MAX / 2))?;
+            if let Some(part) = self.part.take() {
+                wire.resume(part);
+            }
+            self.wire = Some(wire);
         }
         let Some(wire) = &mut self.wire else {
             return Ok(());
@@ -202,6 +219,7 @@ impl Keeper {
 mod tests {
     use super::*;
     use crate::error::Effect;
+    use crate::stores::sqlite::peers::Life;
 
     fn writer(root: &std::path::Path) -> Writer {
         Writer::new(root.join("l.db"), Arc::default())
@@ -218,6 +236,30 @@ mod tests {
         assert_eq!((trouble.kind, trouble.effect), (ErrorKind::Unavailable, Effect::Unknown));
         assert!(matches!(beside.await, Ok(1) | Err(_)));
         assert_eq!(writer.send(|_, _| Ok(2)).await.unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_handle_stays_alive_for_the_others_over_a_broken_connection() {
+        let root = tempfile::tempdir().unwrap();
+        let writer = writer(root.path());
+        let session = leasehold_core::SessionId::new("s");
+        let terms = leasehold_core::Terms {
+            ttl: std::time::Duration::from_mins(1),
+            owner: leasehold_core::Note::default(),
+            detached: false,
+        };
+        let id = session.clone();
+        let opened = writer.send(move |wire, now| {
+            let peer = wire.be_seen()?;
+            wire.open_session(now, &id, &terms, &peer)?;
+            Ok((Arc::clone(&wire.directory), peer))
+        });
+        let (directory, peer) = opened.await.unwrap();
+        writer.send(|_, _| -> Result<(), Trouble> { panic!("on purpose") }).await.unwrap_err();
+        let renewed = writer.send(move |wire, now| wire.renew(now, &session, &[])).await.unwrap();
+        assert_eq!(renewed, leasehold_core::Renewed::Extended { lost: Vec::new() });
+        assert_eq!(directory.life(&peer), Life::Alive);
+        assert!(directory.end_of(&peer).is_some(), "the file is there, so it is locked");
     }
 
     #[tokio::test]

@@ -50,7 +50,7 @@ end
 
 local function withdraw(L, W, claim)
   redis.call('HDEL', W, claim)
-  return redis.call('ZREM', L, claim) == 1
+  redis.call('ZREM', L, claim)
 end
 
 -- The value of K; false if there is none, true if it is not even a string.

@@ -12,6 +12,7 @@ mod schema;
 mod tests;
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use leasehold_core::SessionId;
@@ -41,13 +42,19 @@ pub(super) struct Wire {
     /// The counter as the file has it.
     written: Counter,
     pub(super) directory: Arc<Directory>,
-    peer: Option<Peer>,
-    /// The sessions that this handle opened and did not close, and whether they are detached.
-    sessions: HashMap<SessionId, bool>,
+    part: Part,
     /// What to do once the transaction is committed.
     outbox: Vec<Letter>,
     ended: Vec<SessionId>,
     dead: Vec<Dead>,
+}
+
+/// A handle's part in a file: it outlives a connection that broke.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    peer: Option<Peer>,
+    /// The sessions that this handle opened and did not close, and whether they are detached.
+    sessions: HashMap<SessionId, bool>,
 }
 
 impl Wire {
@@ -64,12 +71,22 @@ impl Wire {
             counter: Counter::default(),
             written: Counter::default(),
             directory,
-            peer: None,
-            sessions: HashMap::new(),
+            part: Part::default(),
             outbox: Vec::new(),
             ended: Vec::new(),
             dead: Vec::new(),
         })
+    }
+
+    /// Gives up the connection, and keeps the part if the file is still the same: as long as this
+    /// handle may believe that it holds, the others must see it alive.
+    pub(super) fn into_part(self) -> Option<Part> {
+        self.place.is_still_there().then_some(self.part)
+    }
+
+    /// Takes up the part of an earlier connection to the same file.
+    pub(super) fn resume(&mut self, part: Part) {
+        self.part = part;
     }
 
     /// Now, on the clock of the machine.
@@ -121,6 +138,7 @@ impl Wire {
     fn reserve(&mut self) -> Result<(), Trouble> {
         // May not be changed within a transaction. If what follows fails it stays, and is safe.
         self.batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+        self.check_that_commits_are_synced()?;
         let mut counter = self.read_counter()?;
         if counter.boot != self.boot.id() {
             self.batch("DELETE FROM claims; DELETE FROM sessions")?;
@@ -130,15 +148,37 @@ impl Wire {
         self.batch("COMMIT; PRAGMA synchronous = NORMAL")
     }
 
+    /// `SQLite` ignores the setting where it does not suit it, and says nothing.
+    fn check_that_commits_are_synced(&self) -> Result<(), Trouble> {
+        let level: i64 =
+            self.conn.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(trouble_of)?;
+        if level >= 2 {
+            return Ok(());
+        }
+        Err(Trouble::new(
+            ErrorKind::Unsupported,
+            "SQLite does not sync this file, so fences could fall back after a loss of power",
+        ))
+    }
+
     fn read_counter(&self) -> Result<Counter, Trouble> {
-        self.conn
+        let counter = self
+            .conn
             .prepare_cached("SELECT last, reserved, boot FROM counter")
             .and_then(|mut statement| {
                 statement.query_row([], |row| {
                     Ok(Counter { last: row.get(0)?, reserved: row.get(1)?, boot: row.get(2)? })
                 })
             })
-            .map_err(trouble_of)
+            .map_err(trouble_of)?;
+        if counter.last < 0 || counter.reserved < counter.last {
+            return Err(Trouble::new(
+                ErrorKind::Corrupt,
+                "the counter of fences is not as leasehold leaves it; stop all users of the file \
+                 and move it away",
+            ));
+        }
+        Ok(counter)
     }
 
     fn write_counter(&self, counter: &Counter) -> Result<(), Trouble> {
@@ -155,17 +195,17 @@ impl Wire {
             self.roll_back();
             return committed;
         }
-        let own = self.peer.as_ref().map(Peer::name);
+        let own = self.part.peer.as_ref().map(Peer::name);
         super::wake::send(std::mem::take(&mut self.outbox), own, &self.directory, mailbox);
         for dead in self.dead.drain(..) {
             dead.remove(&self.directory);
         }
         for session in self.ended.drain(..) {
-            self.sessions.remove(&session);
+            self.part.sessions.remove(&session);
         }
-        if self.sessions.is_empty() {
+        if self.part.sessions.is_empty() {
             // The rows are gone, so the file of this peer may go.
-            self.peer = None;
+            self.part.peer = None;
         }
         Ok(())
     }
@@ -196,7 +236,7 @@ impl Wire {
 
     /// This handle as the others see it, from now on.
     pub(super) fn be_seen(&mut self) -> Result<String, Trouble> {
-        if let Some(peer) = &self.peer {
+        if let Some(peer) = &self.part.peer {
             return Ok(peer.name().to_owned());
         }
         let peer = match Peer::new(&self.directory) {
@@ -207,17 +247,23 @@ impl Wire {
             }
             made => made?,
         };
-        Ok(self.peer.insert(peer).name().to_owned())
+        Ok(self.part.peer.insert(peer).name().to_owned())
+    }
+
+    /// What keeps this handle from being seen dead; `None` if it is not seen yet.
+    pub(super) fn lifeline(&self) -> Result<Option<OwnedFd>, Trouble> {
+        let copy = self.part.peer.as_ref().map(Peer::lifeline).transpose();
+        copy.map_err(|error| Trouble::io("copy the descriptor in", &self.place.path, error))
     }
 
     fn own_name(&self) -> Option<&str> {
-        self.peer.as_ref().map(Peer::name)
+        self.part.peer.as_ref().map(Peer::name)
     }
 
     /// Begins to receive wake-ups if there is a session that they could concern. Must be called
     /// before the commit that makes somebody want to send one.
     pub(super) fn listen(&mut self, mailbox: &Arc<Mailbox>) -> bool {
-        let Some(peer) = &mut self.peer else {
+        let Some(peer) = &mut self.part.peer else {
             return false;
         };
         match peer.listen(mailbox) {

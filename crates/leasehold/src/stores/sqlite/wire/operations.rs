@@ -57,7 +57,7 @@ impl Wire {
                 terms.detached
             ],
         )?;
-        self.sessions.insert(id.clone(), terms.detached);
+        self.part.sessions.insert(id.clone(), terms.detached);
         Ok(())
     }
 
@@ -337,7 +337,7 @@ impl Wire {
     /// Ends the sessions that end with this handle.
     pub(in super::super) fn end_own_sessions(&mut self, now: i64) -> Result<(), Trouble> {
         let own: Vec<(SessionId, bool)> =
-            self.sessions.iter().map(|(id, detached)| (id.clone(), *detached)).collect();
+            self.part.sessions.iter().map(|(id, detached)| (id.clone(), *detached)).collect();
         for (id, detached) in own {
             if !detached {
                 self.end_session(now, &id)?;
@@ -348,7 +348,7 @@ impl Wire {
 
     /// Whether this handle has a session that ends with it.
     pub(in super::super) fn has_own_sessions(&self) -> bool {
-        self.sessions.values().any(|detached| !detached)
+        self.part.sessions.values().any(|detached| !detached)
     }
 
     fn lease(&self, id: &SessionId) -> Result<Option<Lease>, Trouble> {

@@ -170,6 +170,8 @@ impl From<rusqlite::Error> for Failed {
 }
 
 fn try_lay_out(conn: &mut Connection, path: &Path) -> Result<(), Failed> {
+    // Rows are small, and a commit writes whole pages.
+    conn.execute_batch("PRAGMA page_size = 1024")?;
     let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         return Err(Failed::Refused(Trouble::new(

@@ -506,3 +506,24 @@ fn a_crowd_of_dead_sessions_is_cleared_away_by_those_who_come() {
     };
     assert_eq!((count("sessions"), count("claims")), (3, 0));
 }
+
+/// Else it would wait for the end of what has ended, and hear nothing of the holder's.
+#[test]
+fn a_dead_waiter_ahead_is_dropped_and_the_one_before_it_is_watched() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("l.db");
+    let [mut first, mut second, mut third] = [(); 3].map(|()| open(&file, "boot", 0));
+    let a = lasting_session(&mut first, "a");
+    let b = lasting_session(&mut second, "b");
+    let c = lasting_session(&mut third, "c");
+    let [holder, dying, last] = [1, 2, 3].map(|id| exclusive(id, "k"));
+    step(&mut first, |wire| wire.enter(1, &a, &holder, Enter::Wait)).unwrap();
+    step(&mut second, |wire| wire.enter(1, &b, &dying, Enter::Wait)).unwrap();
+    let dead = second.own_name().unwrap().to_owned();
+    drop(second);
+    std::fs::write(root.path().join(format!("l.db-peers/{dead}.lock")), "").unwrap();
+
+    let entered = step(&mut third, |wire| wire.enter(2, &c, &last, Enter::Wait)).unwrap();
+    assert_eq!(entered.watch, [first.own_name().unwrap().to_owned()]);
+    assert!(matches!(entered.place, Stand::Waiting(Ahead { rank: Some(0), .. })), "{entered:?}");
+}

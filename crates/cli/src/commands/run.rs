@@ -1,0 +1,226 @@
+//! `leasehold run`: a command under a lock.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+#[cfg(feature = "sqlite")]
+use leasehold::stores::Sqlite;
+use leasehold::{Client, Guard, Moment, Released, Store, clock, stores};
+
+use super::Outcome;
+use crate::args::{Asking, Common, Run};
+use crate::child::{Ended, Running};
+use crate::duration::Patience;
+use crate::exit::{self, Failure};
+use crate::guardian::Guardian;
+use crate::output::{Output, printable};
+use crate::settings::{Flags, Settings, process_environment};
+use crate::signals::Signals;
+use crate::store_url;
+use crate::supervise::{Supervisor, Verdict};
+use crate::terminal::Terminal;
+use crate::waiting::{self, Asked, Codes};
+
+/// How long a release may take once the command has ended: the TTL does it otherwise.
+const RELEASE: Duration = Duration::from_secs(5);
+
+/// The settings that flags for asking make.
+pub(crate) fn settings(
+    asking: &Asking,
+    common: &Common,
+    grace: Option<Duration>,
+    max_hold: Option<Duration>,
+) -> Result<Settings, Failure> {
+    let wait = if asking.once { Some(Patience::None) } else { asking.wait };
+    let flags = Flags { ttl: asking.ttl, wait, note: asking.note.clone(), grace, max_hold };
+    Settings::load(common, flags, &process_environment)
+}
+
+/// The codes that flags for asking choose.
+pub(crate) const fn codes(asking: &Asking) -> Codes {
+    Codes {
+        busy: asking.exit_code_busy,
+        timeout: asking.exit_code_timeout,
+        unavailable: asking.exit_code_unavailable,
+    }
+}
+
+/// Runs the verb.
+pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Outcome, Failure> {
+    let settings = settings(&args.asking, common, args.grace, args.max_hold)?;
+    let store = Opened::new(&settings.store.value).map_err(|error| settings.blame(error))?;
+    let mut builder = Client::builder()
+        .shared_store(Arc::clone(&store.shared))
+        .ttl(settings.ttl.value)
+        .grace(settings.grace.value);
+    if let Some(max_hold) = &settings.max_hold {
+        builder = builder.max_hold(max_hold.value);
+    }
+    let client = builder.build().map_err(|error| settings.blame(error))?;
+    let mutex = client.mutex(args.key.clone())?.note(&settings.note)?;
+
+    let mut signals = Signals::listen()?;
+    // Before the lock, so that it gets ready while the store answers.
+    let guardian = Guardian::start().map_err(|error| {
+        Failure::new(exit::INTERNAL, format!("cannot start the guardian: {error}"))
+    })?;
+    let codes = codes(&args.asking);
+    let asked = waiting::ask(mutex, settings.wait, codes, &mut signals, output).await;
+    let outcome = match asked {
+        Ok(Asked::Held(guard)) => {
+            let held =
+                Held { guard, guardian, signals, settings: &settings, store: &store, output };
+            held.run(&args.command, args.exit_code_lost).await
+        }
+        Ok(Asked::GaveUp(signal)) => Ok(Outcome::Code(exit::of_signal(signal.as_raw()))),
+        Err(failure) => Err(failure),
+    };
+    waiting::close(client).await;
+    outcome
+}
+
+/// A lock that was granted, and all that is needed to run a command under it.
+struct Held<'a> {
+    guard: Guard,
+    guardian: Guardian,
+    signals: Signals,
+    settings: &'a Settings,
+    store: &'a Opened,
+    output: Output,
+}
+
+/// A store, as what it is where that matters.
+struct Opened {
+    shared: Arc<dyn Store>,
+    #[cfg(feature = "sqlite")]
+    embedded: Option<Sqlite>,
+}
+
+impl Opened {
+    fn new(url: &str) -> leasehold::Result<Self> {
+        #[cfg(feature = "sqlite")]
+        if url.starts_with("sqlite:") {
+            let embedded = Sqlite::new(url)?;
+            return Ok(Self { shared: Arc::new(embedded.clone()), embedded: Some(embedded) });
+        }
+        Ok(Self {
+            shared: stores::connect(url)?,
+            #[cfg(feature = "sqlite")]
+            embedded: None,
+        })
+    }
+
+    /// What the store sees this process's life by, if it does.
+    async fn lifeline(&self) -> leasehold::Result<Option<OwnedFd>> {
+        #[cfg(feature = "sqlite")]
+        if let Some(embedded) = &self.embedded {
+            return embedded.lifeline().await;
+        }
+        Ok(None)
+    }
+}
+
+impl Held<'_> {
+    async fn run(mut self, command: &[OsString], lost: u8) -> Result<Outcome, Failure> {
+        self.guardian.ready().await.map_err(|error| {
+            Failure::new(exit::INTERNAL, format!("the guardian did not start: {error}"))
+        })?;
+        if let Some(lifeline) = self.store.lifeline().await? {
+            self.guardian.keep(&lifeline)?;
+        }
+        let environment = self.environment();
+        let group = self.guardian.group();
+        let terminal = Terminal::open();
+        if let Some(terminal) = terminal.as_ref().filter(|terminal| terminal.is_for_the_command()) {
+            // Before it starts: a shell looks first thing whether it has the terminal.
+            terminal.give(group);
+        }
+        let running = match Running::start(command, &environment, group) {
+            Ok(running) => running,
+            Err(error) => {
+                if let Some(terminal) = &terminal {
+                    terminal.take_back(group);
+                }
+                self.release().await?;
+                return Err(cannot_start(&command[0], &error));
+            }
+        };
+        let mut supervisor = Supervisor {
+            guard: &self.guard,
+            guardian: &mut self.guardian,
+            signals: &mut self.signals,
+            terminal: terminal.as_ref(),
+            grace: self.settings.grace.value,
+            ttl: self.settings.ttl.value,
+            output: self.output,
+        };
+        let verdict = supervisor.watch(running).await?;
+        let output = self.output;
+        let held = self.release().await?;
+        Ok(judge(verdict, held, lost, output))
+    }
+
+    /// What the command is told.
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let shown = self.store.shared.to_string();
+        let mut environment = store_url::for_the_command(&self.settings.store.value, &shown);
+        environment.push(("LEASEHOLD_KEY", self.guard.key().as_str().to_owned()));
+        environment.push(("LEASEHOLD_FENCE", self.guard.fence().to_string()));
+        environment.push(("LEASEHOLD_DEADLINE", unix_millis(self.guard.deadline()).to_string()));
+        environment
+    }
+
+    /// Whether the hold was ours to the end, as far as the store could be asked.
+    async fn release(self) -> Result<bool, Failure> {
+        let good = self.guard.check().is_ok();
+        match tokio::time::timeout(RELEASE, self.guard.release()).await {
+            Ok(Ok(Released::Held)) => Ok(true),
+            Ok(Ok(Released::Lost)) => Ok(false),
+            Ok(Err(error)) => {
+                self.output.warn(format_args!("{}", Failure::message_of(&error)));
+                // It ended within its lease: nobody else was granted before that.
+                Ok(good)
+            }
+            Err(_) => {
+                self.output
+                    .warn("the store did not confirm the release; the lock ends with its lease");
+                Ok(good)
+            }
+        }
+    }
+}
+
+fn judge(verdict: Verdict, held: bool, lost: u8, output: Output) -> Outcome {
+    if verdict.lost {
+        return Outcome::Code(lost);
+    }
+    if !held {
+        output.error(
+            "the lock had been lost when the command ended: part of its work was done without it",
+        );
+        return Outcome::Code(lost);
+    }
+    match (verdict.ended, verdict.typed) {
+        (_, Some(signal)) => Outcome::Typed(signal),
+        (Ended::Exited(code), _) => Outcome::Code(u8::try_from(code).unwrap_or(u8::MAX)),
+        (Ended::Killed(signal), _) => Outcome::Code(exit::of_signal(signal)),
+    }
+}
+
+fn cannot_start(program: &OsString, error: &io::Error) -> Failure {
+    let code = match error.kind() {
+        io::ErrorKind::NotFound => exit::NOT_FOUND,
+        _ => exit::CANNOT_RUN,
+    };
+    Failure::new(code, format!("cannot run {}: {error}", printable(&program.to_string_lossy())))
+}
+
+/// A moment as Unix time, by the wall clock as it is now.
+pub(crate) fn unix_millis(moment: Moment) -> u64 {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = wall + moment.since(clock::now());
+    u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
+}
