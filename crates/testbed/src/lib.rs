@@ -2,6 +2,7 @@
 //! and gone when the test is gone, even if that was killed by `SIGKILL`.
 //!
 //! - [`Redis`]: a Redis server with whatever a test needs: TLS, passwords, a Unix socket.
+//! - [`Postgres`]: a PostgreSQL server, and [`PgBouncer`] before it.
 //! - [`ZooKeeper`]: one ZooKeeper server or three, with TLS.
 //! - [`Proxy`]: a TCP proxy that cuts, delays and swallows what passes through it.
 //! - [`Worker`]: the test itself, run again as another process that can be killed.
@@ -21,7 +22,9 @@
 pub mod certificates;
 mod missing;
 pub mod peer;
+pub mod pgbouncer;
 mod port;
+pub mod postgres;
 mod process;
 pub mod proxy;
 mod redis;
@@ -32,7 +35,9 @@ mod zookeeper;
 pub use certificates::Certificates;
 pub use missing::require;
 pub use peer::Peer;
+pub use pgbouncer::PgBouncer;
 pub use port::free_port;
+pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Output, Process, is_alive};
 pub use proxy::Proxy;
 pub use redis::{Redis, RedisOptions};

@@ -92,6 +92,11 @@ impl Server {
         self.with(Process::resume);
     }
 
+    /// Whether it was started and neither stopped nor killed since.
+    pub fn is_running(&self) -> bool {
+        self.process().is_some()
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.with(Process::pid)

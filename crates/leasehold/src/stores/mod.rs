@@ -2,6 +2,8 @@
 
 pub(crate) mod mailbox;
 pub mod memory;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "sqlite")]
@@ -12,6 +14,8 @@ pub mod zookeeper;
 use std::sync::Arc;
 
 pub use memory::Memory;
+#[cfg(feature = "postgres")]
+pub use postgres::Postgres;
 #[cfg(feature = "redis")]
 pub use redis::Redis;
 #[cfg(feature = "sqlite")]
@@ -42,6 +46,8 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
             let detail = "memory: takes nothing after the colon";
             Err(Error::new(ErrorKind::Invalid, "read the store's URL", detail))
         }
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => Ok(Arc::new(Postgres::new(url)?)),
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(Sqlite::new(url)?)),
         #[cfg(feature = "redis")]
@@ -65,6 +71,8 @@ fn is_scheme(text: &str) -> bool {
 /// The URL schemes of the stores that this build contains.
 const SCHEMES: &[&str] = &[
     "memory",
+    #[cfg(feature = "postgres")]
+    "postgres",
     #[cfg(feature = "sqlite")]
     "sqlite",
     #[cfg(feature = "redis")]

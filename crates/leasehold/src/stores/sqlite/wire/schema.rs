@@ -3,12 +3,14 @@
 
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use leasehold_core::Moment;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::trouble_of;
+use crate::clock;
 use crate::error::ErrorKind;
 use crate::stores::sqlite::place::{Place, is_mounted_read_only};
 use crate::stores::sqlite::trouble::Trouble;
