@@ -1,10 +1,14 @@
 //! The lock services.
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub(crate) mod mailbox;
 pub mod memory;
 
 use std::sync::Arc;
 
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
 pub use memory::Memory;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -29,6 +33,8 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
             let detail = "memory: takes nothing after the colon";
             Err(Error::new(ErrorKind::Invalid, "read the store's URL", detail))
         }
+        #[cfg(feature = "etcd")]
+        scheme if Etcd::SCHEMES.contains(&scheme) => Ok(Arc::new(Etcd::new(scheme, rest)?)),
         scheme => {
             let detail =
                 format!("{scheme:?} is no store of this build; there are: {}", SCHEMES.join(", "));
@@ -38,4 +44,10 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
 }
 
 /// The URL schemes of the stores that this build contains.
-const SCHEMES: &[&str] = &["memory"];
+const SCHEMES: &[&str] = &[
+    "memory",
+    #[cfg(feature = "etcd")]
+    "etcd",
+    #[cfg(feature = "etcd")]
+    "etcds",
+];
