@@ -15,6 +15,7 @@ pub mod lease;
 pub mod line;
 pub mod moment;
 pub mod place;
+pub mod quorum;
 pub mod table;
 
 pub use backoff::Backoff;

@@ -1,6 +1,4 @@
-//! Distributed locks that are *leases* (a lock ends by itself when its holder dies) and that come
-//! with a *fencing token* (a number that only grows, so that whatever the lock protects can refuse
-//! a holder that lost it without noticing).
+#![doc = include_str!("lib.md")]
 
 pub mod blocking;
 mod client;

@@ -1,1 +1,38 @@
-//! .
+//! Real lock services for the tests of leasehold: started on free ports, paused, killed, cut off,
+//! and gone when the test is gone, even if that was killed by `SIGKILL`.
+//!
+//! - [`Redis`]: a Redis server with whatever a test needs: TLS, passwords, a Unix socket.
+//! - [`Proxy`]: a TCP proxy that cuts, delays and swallows what passes through it.
+//! - [`Worker`]: the test itself, run again as another process that can be killed.
+//! - [`Peer`]: a process that locks by a library of others.
+//! - [`Server`]: what all servers have in common. A new kind of server is a [`Spec`]: a command,
+//!   and how to tell that it is ready.
+//!
+//! Everything here panics with an explanation when it fails, as suits a test: it never skips.
+//! The constructors block for the milliseconds that a server takes to start, so they serve
+//! asynchronous tests and others alike.
+
+#![expect(
+    clippy::missing_panics_doc,
+    reason = "everything here panics when it fails: said once, above"
+)]
+
+pub mod certificates;
+mod missing;
+pub mod peer;
+mod port;
+mod process;
+pub mod proxy;
+mod redis;
+mod server;
+pub mod worker;
+
+pub use certificates::Certificates;
+pub use missing::require;
+pub use peer::Peer;
+pub use port::free_port;
+pub use process::{Output, Process, is_alive};
+pub use proxy::Proxy;
+pub use redis::{Redis, RedisOptions};
+pub use server::{Memory, ReadyProbe, Server, Spec};
+pub use worker::Worker;

@@ -13,7 +13,7 @@ use crate::error::{Effect, Error, ErrorKind, Result};
 use crate::random;
 use crate::store::LeaseScope;
 
-/// How often a try is asked again after an outcome that is not known.
+/// How often a try is asked again after an outcome that is not known, or with a new session.
 const TRIES: u32 = 4;
 /// The first wait after trouble with the store.
 const BACKOFF: Duration = Duration::from_millis(20);
@@ -73,18 +73,20 @@ impl Handle {
     /// Cancel safe: dropping the future gives the claim up in the background.
     pub(crate) async fn acquire(self: &Arc<Self>, request: &Request<'_>) -> Result<Acquired> {
         let mut backoff = Backoff::new(BACKOFF, BACKOFF_CAP, random::seed()?);
+        let mut ended = 0;
         loop {
             let error = match self.attempt(request, &mut backoff).await {
                 Ok(acquired) => return Ok(acquired),
                 Err(error) => error.about(request.key),
             };
             // A session that lapsed while idle is not the caller's business, in a try neither.
-            let again = error.kind() == ErrorKind::SessionEnded
-                || (error.is_transient() && request.enter == Enter::Wait);
-            if !again {
+            let lapsed = error.kind() == ErrorKind::SessionEnded && ended < TRIES;
+            let waits = request.enter == Enter::Wait && error.is_transient();
+            if !lapsed && !waits {
                 return Err(error);
             }
-            if error.kind() != ErrorKind::SessionEnded {
+            ended += 1;
+            if !lapsed {
                 request.tell(Wait::Trouble(&error));
             }
             tokio::time::sleep(backoff.next_wait()).await;

@@ -191,6 +191,8 @@ impl Work {
         let shared = Arc::clone(&self.shared);
         let state = shared.lock();
         let Some(Open { id, .. }) = state.open.clone() else {
+            // Whoever waits for a renewal looks again, and finds the session ended.
+            self.waiting_next.clear();
             return;
         };
         let roll: Vec<Arc<Entry>> = state

@@ -50,9 +50,7 @@ impl Mailbox {
         for slot in lock(&self.claims).values() {
             slot.told.notify_one();
         }
-        for session in lock(&self.sessions).values() {
-            session.notify_one();
-        }
+        self.disturb_all();
     }
 
     /// Resolves when the claim is told something. At once for a claim that is not expected.
@@ -76,6 +74,13 @@ impl Mailbox {
     pub(crate) fn disturb(&self, session: &SessionId) {
         if let Some(notify) = lock(&self.sessions).get(session) {
             notify.notify_one();
+        }
+    }
+
+    /// Tells every session to renew ahead of time: what was told before may not have been heard.
+    pub(crate) fn disturb_all(&self) {
+        for session in lock(&self.sessions).values() {
+            session.notify_one();
         }
     }
 

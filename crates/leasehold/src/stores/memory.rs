@@ -81,6 +81,11 @@ impl Store for Memory {
 
     fn open<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<SessionId>> {
         async move {
+            let min_ttl = self.guarantees().min_ttl;
+            if terms.ttl < min_ttl {
+                let detail = format!("a TTL of {:?} is too short: at least {min_ttl:?}", terms.ttl);
+                return Err(Error::new(ErrorKind::Invalid, "open a session", detail).at(self));
+            }
             let session = SessionId::new(&random::token()?);
             self.shared.mailbox.expect_session(&session);
             self.step(|table| table.open(clock::now(), session.clone(), terms.clone()));

@@ -4,12 +4,20 @@
 pub mod etcd;
 pub(crate) mod mailbox;
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::sync::Arc;
 
 #[cfg(feature = "etcd")]
 pub use etcd::Etcd;
 pub use memory::Memory;
+#[cfg(feature = "redis")]
+pub use redis::Redis;
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
@@ -35,6 +43,10 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
         }
         #[cfg(feature = "etcd")]
         scheme if Etcd::SCHEMES.contains(&scheme) => Ok(Arc::new(Etcd::new(scheme, rest)?)),
+        #[cfg(feature = "sqlite")]
+        "sqlite" => Ok(Arc::new(Sqlite::new(url)?)),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" | "redis+unix" => Ok(Arc::new(Redis::new(url)?)),
         scheme => {
             let detail =
                 format!("{scheme:?} is no store of this build; there are: {}", SCHEMES.join(", "));
@@ -50,4 +62,12 @@ const SCHEMES: &[&str] = &[
     "etcd",
     #[cfg(feature = "etcd")]
     "etcds",
+    #[cfg(feature = "sqlite")]
+    "sqlite",
+    #[cfg(feature = "redis")]
+    "redis",
+    #[cfg(feature = "redis")]
+    "rediss",
+    #[cfg(feature = "redis")]
+    "redis+unix",
 ];

@@ -1,0 +1,148 @@
+//! The cases, and the one list of them.
+
+use crate::run::Case;
+
+mod cancel;
+mod client;
+mod counting;
+mod exclusion;
+mod fence;
+mod keys;
+mod lapse;
+mod line;
+mod loss;
+mod process;
+mod random;
+mod rules;
+mod stale;
+mod trouble;
+
+/// Calls the macro `$then` with every case: the one place where a case is listed.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each_case {
+    ([$($then:tt)+] $with:tt) => {
+        $($then)+! {
+            $with
+            exclusion:
+                one_holds_and_the_other_is_told_by_whom,
+                a_refused_try_leaves_nothing,
+                a_hundred_contenders_hold_one_at_a_time,
+                two_claims_of_one_session_are_two,
+                keys_do_not_exclude_each_other,
+                rule_8_a_ttl_below_the_minimum_is_refused_by_name;
+            line:
+                twenty_waiters_are_served_in_order,
+                asking_again_keeps_the_place_and_the_fence,
+                leaving_the_line_keeps_the_order_of_the_others,
+                a_hand_over_wakes_the_waiter,
+                a_change_before_the_wait_began_is_not_slept_through,
+                an_impatient_waiter_can_be_woken_again_and_again,
+                the_line_is_seen_as_it_is;
+            lapse:
+                an_unrenewed_hold_lapses_but_not_before_its_ttl,
+                a_renewed_hold_goes_on,
+                rule_1_nothing_revives_a_lapsed_hold,
+                a_lapsed_hold_is_lost_even_if_nobody_came,
+                a_crowd_of_dead_waiters_costs_one_ttl,
+                a_release_passes_over_the_dead_in_one_step,
+                closing_a_session_ends_all_its_claims_at_once,
+                an_ended_session_claims_nothing_more,
+                rule_6_a_late_enter_leaves_no_lasting_ghost;
+            stale:
+                rule_1_nobody_leaves_for_another,
+                rule_1_a_second_leave_does_not_free_the_next_holder,
+                a_renewal_of_what_was_left_says_lost,
+                a_revoked_hold_is_free_and_its_owner_learns_it,
+                a_revoked_waiter_is_out_of_the_line,
+                revoking_takes_the_right_claim_on_the_right_key,
+                a_hold_ended_behind_our_back_is_lost,
+                a_waiter_gets_what_was_ended_behind_our_back;
+            fence:
+                rule_5_fences_grow_through_every_way_a_hold_ends,
+                rule_5_fences_grow_through_hand_overs,
+                rule_5_fences_grow_through_reopening,
+                rule_5_fences_grow_through_a_restart_of_the_server,
+                rule_5_fences_of_concurrent_grants_are_unique;
+            counting:
+                a_semaphore_admits_its_limit_and_does_not_overtake,
+                readers_share_and_a_writer_is_alone,
+                a_lapsed_reader_frees_the_writer,
+                the_smallest_limit_in_line_counts,
+                a_semaphore_of_a_hundred_never_exceeds_its_limit;
+            cancel:
+                rule_6_a_dropped_enter_is_undone_by_a_leave,
+                rule_6_a_dropped_enter_alone_lasts_one_ttl_at_most,
+                a_dropped_enter_can_be_asked_again,
+                a_dropped_leave_can_be_asked_again,
+                a_dropped_wait_is_not_deaf_afterwards,
+                other_dropped_calls_leave_the_store_usable;
+            keys:
+                hostile_keys_are_keys_like_any_other,
+                keys_are_listed_by_literal_prefix,
+                a_name_that_the_store_keeps_for_itself_is_refused_or_free,
+                owners_and_notes_come_back_verbatim,
+                ten_thousand_keys_at_once;
+            random:
+                random_operations_agree_with_the_rule;
+            client:
+                a_hundred_tasks_lock_one_at_a_time,
+                a_refused_attempt_says_who_holds,
+                a_client_that_locks_twice_waits_for_itself,
+                dropping_a_guard_releases_it,
+                closing_a_client_frees_everything_and_loses_its_guards,
+                a_timed_out_lock_leaves_nothing,
+                a_release_says_whether_the_hold_was_still_ours,
+                a_revoked_holder_learns_it_at_once,
+                a_guard_outlives_many_ttls_and_renewals_are_shared;
+            loss:
+                rule_3_loss_comes_before_the_deadline_whatever_the_store_does,
+                rule_3_loss_comes_before_the_deadline_with_the_server_stopped_or_gone,
+                rule_3_and_4_the_first_check_after_a_stop_fails,
+                rule_4_check_holds_until_the_loss_and_never_after,
+                rule_4_run_drops_its_future_on_loss,
+                rule_7_max_hold_ends_what_renewals_would_keep,
+                rule_7_renewal_stops_with_the_last_handle,
+                the_last_handle_frees_everything_at_once;
+            trouble:
+                rule_2_a_late_grant_is_no_grant_and_is_given_back,
+                rule_2_a_hand_over_counts_from_the_last_acknowledged_renewal,
+                a_short_lease_is_renewed_before_the_guard_is_given_out,
+                an_unknown_enter_is_resolved_by_its_claim,
+                an_unknown_enter_does_not_stand_in_line_twice,
+                a_refusal_that_got_lost_leaves_nothing,
+                a_release_whose_reply_got_lost_is_a_release,
+                a_dropped_guard_is_released_through_trouble,
+                a_renewal_that_crosses_the_release_revives_nothing,
+                a_waiter_outlasts_trouble_and_says_so,
+                a_waiter_outlasts_the_server,
+                a_client_whose_session_lapsed_opens_another;
+            rules:
+                rule_6_dropping_a_lock_at_any_await_leaves_nothing,
+                rule_6_dropping_a_release_at_any_await_releases,
+                rule_6_dropping_a_run_at_any_await_releases,
+                rule_6_an_enter_that_lands_after_its_caller_gave_up_is_left,
+                rule_8_bad_timing_is_refused_at_construction,
+                rule_9_no_token_and_no_password_is_ever_shown;
+            process:
+                processes_hold_one_at_a_time_as_far_as_the_store_reaches,
+                a_killed_holder_frees_its_hold,
+                a_killed_waiter_does_not_hold_up_the_line,
+                a_stopped_holder_finds_its_hold_lost;
+        }
+    };
+}
+
+macro_rules! list {
+    ([] $($module:ident: $($case:ident),+;)+) => {
+        /// Every case of the suite.
+        pub const CASES: &[Case] = &[$($(
+            Case {
+                name: stringify!($case),
+                run: |bench| Box::pin($module::$case(bench)),
+            },
+        )+)+];
+    };
+}
+
+each_case! { [list] [] }

@@ -1,0 +1,231 @@
+//! Random operations, compared step by step with the rule itself.
+
+use std::sync::Arc;
+
+use leasehold::{LeaseScope, Store, clock};
+use leasehold_core::backoff::Random;
+use leasehold_core::{Claim, ClaimId, Enter, Fence, Left, Line, Place, SessionId, Table};
+
+use crate::Bench;
+use crate::actor::{PATIENT, claim, key, random_bytes, share, terms};
+
+const KEYS: [&str; 3] = ["a", "b", "{c}"];
+const STEPS: usize = 400;
+
+/// The store and the rule side by side: every answer of the one must be that of the other.
+struct Twin {
+    stores: [Arc<dyn Store>; 2],
+    table: Table,
+    sessions: Vec<SessionId>,
+    /// Claims that were ever made, with the session that made them: live ones and stale ones.
+    claims: Vec<(usize, Claim)>,
+    /// The greatest fence that was seen, and the fence of each claim that was seen to hold.
+    last_fence: std::collections::HashMap<&'static str, Fence>,
+    fences: std::collections::HashMap<ClaimId, Fence>,
+    random: Random,
+}
+
+pub(crate) async fn random_operations_agree_with_the_rule(bench: &dyn Bench) {
+    let seed = u64::from_le_bytes(random_bytes()[..8].try_into().expect("8 of 16 bytes"));
+    // Shown when the case fails: `Random::new(seed)` repeats the run.
+    println!("seed {seed}");
+    let mut twin = Twin {
+        stores: [bench.handle(), bench.handle()],
+        table: Table::default(),
+        sessions: Vec::new(),
+        claims: Vec::new(),
+        last_fence: std::collections::HashMap::new(),
+        fences: std::collections::HashMap::new(),
+        random: Random::new(seed),
+    };
+    for _ in 0..4 {
+        twin.open().await;
+    }
+    for step in 0..STEPS {
+        twin.step(step).await;
+    }
+}
+
+impl Twin {
+    fn below(&mut self, bound: usize) -> usize {
+        let bound = u64::try_from(bound).expect("small");
+        usize::try_from(self.random.bits() % bound).expect("small")
+    }
+
+    /// A session stays on the handle that opened it.
+    fn store(&self, session: usize) -> Arc<dyn Store> {
+        Arc::clone(&self.stores[session % 2])
+    }
+
+    async fn open(&mut self) {
+        let terms = terms(PATIENT, "random");
+        let session = self.store(self.sessions.len()).open(&terms).await.expect("opens");
+        self.table.open(clock::now(), session.clone(), terms);
+        self.sessions.push(session);
+    }
+
+    async fn step(&mut self, step: usize) {
+        match self.below(20) {
+            0..=3 => self.enter_new(step, Enter::Try).await,
+            4..=8 => self.enter_new(step, Enter::Wait).await,
+            9..=11 => self.enter_again(step).await,
+            12..=16 => self.leave(step).await,
+            17 => self.revoke(step).await,
+            18 => self.renew(step).await,
+            _ if self.below(4) == 0 => self.replace_session().await,
+            _ => {}
+        }
+        let at = self.below(KEYS.len());
+        self.compare_line(step, KEYS[at]).await;
+        self.compare_keys(step).await;
+    }
+
+    async fn enter_new(&mut self, step: usize, enter: Enter) {
+        let session = self.below(self.sessions.len());
+        let on = KEYS[self.below(KEYS.len())];
+        let units = u32::try_from(1 + self.below(3)).expect("small");
+        let counting = self.stores[0].guarantees().counting;
+        let claim = match self.below(3) {
+            0 if counting => share(on, units, 3),
+            1 if counting => share(on, u32::MAX, u32::MAX),
+            _ => claim(on),
+        };
+        self.claims.push((session, claim.clone()));
+        self.enter(step, session, &claim, enter).await;
+    }
+
+    async fn enter_again(&mut self, step: usize) {
+        let (mut table_live, mut tries) = (None, 0);
+        // A claim is never used again after it ended, so only one that stands is asked for again.
+        while table_live.is_none() && tries < 10 && !self.claims.is_empty() {
+            tries += 1;
+            let at = self.below(self.claims.len());
+            let (session, claim) = self.claims[at].clone();
+            let line = self.table.inspect(clock::now(), &claim.key);
+            let stands = |party: &leasehold_core::Party| party.claim == Some(claim.id);
+            if line.holders.iter().chain(&line.waiters).any(stands) {
+                table_live = Some((session, claim));
+            }
+        }
+        if let Some((session, claim)) = table_live {
+            let enter = if self.below(3) == 0 { Enter::Try } else { Enter::Wait };
+            self.enter(step, session, &claim, enter).await;
+        }
+    }
+
+    async fn enter(&mut self, step: usize, session: usize, claim: &Claim, enter: Enter) {
+        let id = &self.sessions[session];
+        let said = self.store(session).enter(id, claim, enter).await.expect("answers");
+        let ruled = self.table.enter(clock::now(), id, claim, enter).expect("the session lives");
+        match (&said, &ruled) {
+            (Place::Held(fence), Place::Held(_)) => self.check_fence(step, claim, *fence),
+            (Place::Waiting(said), Place::Waiting(ruled))
+            | (Place::Refused(said), Place::Refused(ruled)) => {
+                let holder = |ahead: &leasehold_core::Ahead| {
+                    ahead.holder.as_ref().and_then(|holder| holder.claim)
+                };
+                assert_eq!(said.rank, ruled.rank, "step {step}");
+                assert_eq!(holder(said), holder(ruled), "step {step}");
+                assert!(!said.foreign, "step {step}");
+            }
+            _ => panic!("step {step}: the store says {said:?}, the rule {ruled:?}"),
+        }
+    }
+
+    /// The same claim keeps its fence; another one's is new, and greater than any that was seen
+    /// on the key before its own grant: here only equality can be wrong, as several may hold.
+    fn check_fence(&mut self, step: usize, claim: &Claim, fence: Fence) {
+        if let Some(before) = self.fences.insert(claim.id, fence) {
+            assert_eq!(before, fence, "step {step}: another fence for the same grant");
+            return;
+        }
+        let key = KEYS.into_iter().find(|key| *key == claim.key.as_str()).expect("a known key");
+        if claim.is_exclusive()
+            && let Some(last) = self.last_fence.get(key)
+        {
+            assert!(fence > *last, "step {step}: {fence:?} after {last:?}");
+        }
+        let last = self.last_fence.entry(key).or_insert(fence);
+        *last = fence.max(*last);
+    }
+
+    async fn leave(&mut self, step: usize) {
+        if self.claims.is_empty() {
+            return;
+        }
+        let at = self.below(self.claims.len());
+        let (session, claim) = self.claims[at].clone();
+        // Now and then somebody else's session names the claim. Where the lease is the claim's
+        // own, its id alone is what counts; else it has to be the session's, too.
+        let by_session = self.stores[0].guarantees().lease == LeaseScope::Session;
+        let stranger = by_session && self.below(4) == 0;
+        let session = if stranger { (session + 1) % self.sessions.len() } else { session };
+        let id = &self.sessions[session];
+        let said = self.store(session).leave(id, &claim).await.expect("answers");
+        let ruled = self.table.leave(clock::now(), id, &claim);
+        assert_eq!(said, ruled, "step {step}");
+        if said != Left::Gone {
+            self.claims.swap_remove(at);
+        }
+    }
+
+    async fn revoke(&mut self, step: usize) {
+        if self.claims.is_empty() {
+            return;
+        }
+        let at = self.below(self.claims.len());
+        let (_, claim) = self.claims[at].clone();
+        let said = self.stores[0].revoke(&claim.key, &claim.id).await.expect("answers");
+        let ruled = self.table.revoke(clock::now(), &claim.key, claim.id).is_some();
+        assert_eq!(said, ruled, "step {step}");
+    }
+
+    async fn renew(&mut self, step: usize) {
+        let session = self.below(self.sessions.len());
+        let mut roll: Vec<Claim> =
+            self.claims.iter().filter(|(of, _)| *of == session).map(|(_, c)| c.clone()).collect();
+        roll.truncate(self.stores[0].guarantees().renew_batch);
+        let ids: Vec<ClaimId> = roll.iter().map(|claim| claim.id).collect();
+        let id = &self.sessions[session];
+        let said = self.store(session).renew(id, &roll).await.expect("answers");
+        let ruled = self.table.renew(clock::now(), id, &ids);
+        assert_eq!(said, ruled, "step {step}");
+    }
+
+    async fn replace_session(&mut self) {
+        let at = self.below(self.sessions.len());
+        let old = self.sessions[at].clone();
+        self.store(at).close(&old).await.expect("closes");
+        self.table.close(clock::now(), &old);
+        self.claims.retain(|(session, _)| *session != at);
+        let terms = terms(PATIENT, "random");
+        let session = self.store(at).open(&terms).await.expect("opens");
+        self.table.open(clock::now(), session.clone(), terms);
+        self.sessions[at] = session;
+    }
+
+    async fn compare_line(&mut self, step: usize, on: &'static str) {
+        let at = self.below(2);
+        let said = self.stores[at].inspect(&key(on)).await.expect("answers");
+        let ruled = self.table.inspect(clock::now(), &key(on));
+        let shape = |line: &Line| {
+            let side = |side: &[leasehold_core::Party]| -> Vec<_> {
+                side.iter().map(|party| (party.claim, party.units, party.limit)).collect()
+            };
+            (side(&line.holders), side(&line.waiters))
+        };
+        assert_eq!(shape(&said), shape(&ruled), "step {step}: the line of {on:?}");
+        for holder in &said.holders {
+            if let (Some(claim), Some(fence)) = (holder.claim, holder.fence)
+                && let Some(known) = self.fences.get(&claim)
+            {
+                assert_eq!(*known, fence, "step {step}");
+            }
+        }
+    }
+
+    async fn compare_keys(&mut self, step: usize) {
+        let said = self.stores[1].keys("").await.expect("answers");
+        assert_eq!(said, self.table.keys(clock::now(), ""), "step {step}");
+    }
+}

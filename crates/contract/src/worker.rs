@@ -1,0 +1,94 @@
+//! The other process of a case: a program that locks, reports, and may be stopped or killed.
+//!
+//! ```text
+//! worker URL hold KEY TTL-IN-MS     prints `held FENCE`; then answers each line on its standard
+//!                                   input with `good` or `lost`; at the end of the input it exits
+//!                                   without a release, so it never outlives its parent
+//! worker URL contend KEY TURNS FILE adds 1 to the number in FILE under the lock, TURNS times, and
+//!                                   prints `FENCE FROM TO` for each, in nanoseconds
+//! ```
+
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold::{Client, Key, Mutex, Released, Result, Store, clock};
+
+use crate::actor::{PATIENT, careful_client, client};
+
+/// Runs the worker on the arguments of this process, with the store that `connect` makes of the
+/// URL among them.
+#[must_use]
+pub fn main(connect: impl Fn(&str) -> Result<Arc<dyn Store>>) -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    // On a thread of the runtime, not on the one that reads the standard input.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime starts");
+    let outcome = runtime.block_on(async {
+        match args.as_slice() {
+            [url, "hold", key, ttl] => {
+                let ttl = Duration::from_millis(ttl.parse().expect("a TTL in milliseconds"));
+                hold(&mutex(&careful_client(connect(url)?, ttl), key)?).await
+            }
+            [url, "contend", key, turns, file] => {
+                let turns = turns.parse().expect("a number of turns");
+                let client = client(connect(url)?, PATIENT);
+                contend(&mutex(&client, key)?, turns, Path::new(file)).await?;
+                client.close().await
+            }
+            _ => panic!("usage: worker URL hold KEY TTL | worker URL contend KEY TURNS FILE"),
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn mutex(client: &Client, key: &str) -> Result<Mutex> {
+    client.mutex(Key::new(key).expect("a valid key"))
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).expect("the parent reads");
+}
+
+async fn hold(mutex: &Mutex) -> Result<()> {
+    let guard = mutex.lock().await?;
+    say(&format!("held {}", guard.fence()));
+    tokio::task::block_in_place(|| {
+        for _ in std::io::stdin().lock().lines().map_while(std::io::Result::ok) {
+            say(if guard.check().is_ok() { "good" } else { "lost" });
+        }
+    });
+    std::process::exit(0);
+}
+
+async fn contend(mutex: &Mutex, turns: u32, file: &Path) -> Result<()> {
+    for _ in 0..turns {
+        let guard = mutex.lock().await?;
+        let from = clock::now();
+        let number: u64 = std::fs::read_to_string(file)
+            .expect("the file is there")
+            .trim()
+            .parse()
+            .expect("it holds a number");
+        tokio::task::yield_now().await;
+        std::fs::write(file, (number + 1).to_string()).expect("the file can be written");
+        guard.check()?;
+        let to = clock::now();
+        say(&format!("{} {} {}", guard.fence(), from.as_nanos(), to.as_nanos()));
+        assert_eq!(guard.release().await?, Released::Held);
+    }
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! URL and options.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::error::{Error, ErrorKind, Result};
+
+const DEFAULT_PORT: u16 = 6379;
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_TIMEOUT: Duration = Duration::from_mins(10);
+
+/// Where a Redis server is, and how to speak to it.
+#[derive(Clone)]
+pub(super) struct Config {
+    pub(super) address: Address,
+    pub(super) user: Option<String>,
+    pub(super) password: Option<SecretString>,
+    pub(super) database: u32,
+    /// How long one request may take, a new connection included.
+    pub(super) timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    Tcp { host: String, port: u16, tls: Option<Tls> },
+    Unix(PathBuf),
+}
+
+/// What a TLS connection trusts and shows. Files are read when connecting, so that certificates
+/// can be exchanged while the process runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tls {
+    /// Certificates to trust instead of the system's.
+    pub(super) ca: Option<PathBuf>,
+    /// The client's certificate chain and its private key.
+    pub(super) identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl Config {
+    /// Reads a URL. Does no IO.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        // The parser's errors do not repeat the URL, which may contain a password.
+        let url = Url::parse(text).map_err(|error| invalid(format!("{error} in the Redis URL")))?;
+        if url.fragment().is_some() {
+            return Err(invalid(
+                "a Redis URL has no `#` part; write `%23` for a `#` in a password",
+            ));
+        }
+        let options = Options::of(&url)?;
+        let unix = url.scheme() == "redis+unix";
+        let (address, database) = match url.scheme() {
+            "redis+unix" => unix_address(&url, &options)?,
+            "redis" | "rediss" => tcp_address(&url, &options)?,
+            other => {
+                return Err(invalid(format!("`{other}:` is not redis:, rediss: or redis+unix:")));
+            }
+        };
+        let (user, password) =
+            if unix { (options.user, options.password) } else { credentials(&url)? };
+        if user.is_some() && password.is_none() {
+            return Err(invalid("the URL names a user but no password"));
+        }
+        Ok(Self {
+            address,
+            user,
+            password: password.map(SecretString::from),
+            database,
+            timeout: options.timeout.unwrap_or(DEFAULT_TIMEOUT),
+        })
+    }
+
+    pub(super) fn password(&self) -> Option<&str> {
+        self.password.as_ref().map(ExposeSecret::expose_secret)
+    }
+}
+
+#[derive(Default)]
+struct Options {
+    timeout: Option<Duration>,
+    ca: Option<PathBuf>,
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    db: Option<u32>,
+    user: Option<String>,
+    password: Option<String>,
+}
+
+impl Options {
+    fn of(url: &Url) -> Result<Self> {
+        let (tls, unix) = (url.scheme() == "rediss", url.scheme() == "redis+unix");
+        let mut options = Self::default();
+        let mut seen = Vec::new();
+        for (name, value) in url.query_pairs() {
+            if seen.contains(&name) {
+                return Err(invalid(format!("`{name}=` is given twice")));
+            }
+            match &*name {
+                "timeout" => options.timeout = Some(duration(&value)?),
+                "ca" if tls => options.ca = Some(file("ca", &value)?),
+                "cert" if tls => options.cert = Some(file("cert", &value)?),
+                "key" if tls => options.key = Some(file("key", &value)?),
+                "db" if unix => options.db = Some(database(&value)?),
+                "user" if unix => options.user = Some(value.into_owned()),
+                "password" if unix => options.password = Some(value.into_owned()),
+                "ca" | "cert" | "key" => {
+                    return Err(invalid(format!("`{name}=` needs a rediss: URL")));
+                }
+                other => {
+                    return Err(invalid(format!("unknown parameter `{}`", other.escape_debug())));
+                }
+            }
+            seen.push(name);
+        }
+        Ok(options)
+    }
+}
+
+fn tcp_address(url: &Url, options: &Options) -> Result<(Address, u32)> {
+    let host = match url.host_str() {
+        Some(host) if !host.is_empty() => host,
+        _ => return Err(invalid("the URL names no host: redis://HOST:PORT/DB")),
+    };
+    let host = decoded("host", host.trim_start_matches('[').trim_end_matches(']'))?;
+    let port = url.port().unwrap_or(DEFAULT_PORT);
+    if port == 0 {
+        return Err(invalid("port 0 is not a port"));
+    }
+    let database = match url.path().strip_prefix('/').unwrap_or(url.path()) {
+        "" => 0,
+        path => database(path)?,
+    };
+    let tls = if url.scheme() == "rediss" { Some(tls(options)?) } else { None };
+    Ok((Address::Tcp { host, port, tls }, database))
+}
+
+fn tls(options: &Options) -> Result<Tls> {
+    let identity = match (&options.cert, &options.key) {
+        (Some(cert), Some(key)) => Some((cert.clone(), key.clone())),
+        (None, None) => None,
+        _ => return Err(invalid("`cert=` and `key=` are given together or not at all")),
+    };
+    Ok(Tls { ca: options.ca.clone(), identity })
+}
+
+fn unix_address(url: &Url, options: &Options) -> Result<(Address, u32)> {
+    let path = decoded("path", url.path())?;
+    if url.has_host() && url.host_str().is_some_and(|host| !host.is_empty())
+        || !Path::new(&path).is_absolute()
+        || path == "/"
+    {
+        return Err(invalid("the socket's path is absolute: redis+unix:///run/redis.sock"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("with redis+unix: give `user=` and `password=` as parameters"));
+    }
+    Ok((Address::Unix(path.into()), options.db.unwrap_or(0)))
+}
+
+fn credentials(url: &Url) -> Result<(Option<String>, Option<String>)> {
+    let user = decoded("user", url.username())?;
+    let password = url.password().map(|text| decoded("password", text)).transpose()?;
+    Ok(((!user.is_empty()).then_some(user), password))
+}
+
+fn decoded(what: &str, text: &str) -> Result<String> {
+    percent_decode_str(text)
+        .decode_utf8()
+        .map(Cow::into_owned)
+        .map_err(|_| invalid(format!("the {what} is not UTF-8 once its `%` are decoded")))
+}
+
+fn database(text: &str) -> Result<u32> {
+    text.parse().map_err(|_| {
+        invalid(format!("the database is a number, not `{}`: redis://HOST/2", text.escape_debug()))
+    })
+}
+
+fn file(name: &str, value: &str) -> Result<PathBuf> {
+    if value.is_empty() {
+        Err(invalid(format!("`{name}=` names no file")))
+    } else {
+        Ok(value.into())
+    }
+}
+
+/// A number and its unit: `500ms`, `2s`, `1m`.
+fn duration(text: &str) -> Result<Duration> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "ms" => Some(Duration::from_millis(1)),
+        "s" => Some(Duration::from_secs(1)),
+        "m" => Some(Duration::from_mins(1)),
+        _ => None,
+    };
+    number
+        .parse::<u32>()
+        .ok()
+        .and_then(|number| unit?.checked_mul(number))
+        .filter(|duration| !duration.is_zero() && *duration <= MAX_TIMEOUT)
+        .ok_or_else(|| {
+            let text = text.escape_debug();
+            invalid(format!("`timeout={text}` is not a time from 1ms to 10m, such as 500ms or 2s"))
+        })
+}
+
+fn invalid(detail: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, "read the store's URL", detail)
+}
+
+/// The URL without its password.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            Address::Tcp { host, port, tls } => {
+                f.write_str(if tls.is_some() { "rediss://" } else { "redis://" })?;
+                if let Some(user) = &self.user {
+                    write!(f, "{}@", user.escape_debug())?;
+                }
+                if host.contains(':') {
+                    write!(f, "[{host}]:{port}")?;
+                } else {
+                    write!(f, "{}:{port}", host.escape_debug())?;
+                }
+            }
+            Address::Unix(path) => write!(f, "redis+unix://{}", path.display())?,
+        }
+        write!(f, "/{}", self.database)
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("url", &self.to_string())
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}

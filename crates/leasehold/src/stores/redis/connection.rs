@@ -1,0 +1,186 @@
+//! The one connection that a store handle shares: made when first needed, replaced when it ends.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use leasehold_core::backoff::Backoff;
+
+use super::config::Config;
+use super::failure::Failure;
+use super::inbox::Inbox;
+use super::wire::Wire;
+use crate::error::ErrorKind;
+use crate::random;
+
+/// The waits between attempts to reconnect in the background.
+const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// The connection of a store handle. A request waits for it no longer than the time-out; in the
+/// background it is sought without end, as long as there is a session that messages may come for.
+#[derive(Debug)]
+pub(super) struct Connection {
+    config: Config,
+    inbox: Arc<Inbox>,
+    current: Mutex<Current>,
+    /// Held while connecting, so that many requests make one connection.
+    connecting: tokio::sync::Mutex<()>,
+    made: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    live: Option<Arc<Live>>,
+    /// The last one that ended: it may do so before it is put into `live`.
+    ended: Option<u64>,
+}
+
+/// A connection that works, as far as anybody knows.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) wire: Wire,
+    number: u64,
+    subscribed: Mutex<HashSet<String>>,
+}
+
+impl Live {
+    /// Subscribes to a channel, once.
+    pub(super) async fn subscribe(&self, channel: String) -> Result<(), Failure> {
+        if !lock(&self.subscribed).contains(&channel) {
+            self.wire.subscribe(&channel).await?;
+            lock(&self.subscribed).insert(channel);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn unsubscribe(&self, channel: &str) -> Result<(), Failure> {
+        lock(&self.subscribed).remove(channel);
+        self.wire.unsubscribe(channel).await
+    }
+}
+
+impl Connection {
+    pub(super) fn new(config: Config, inbox: Arc<Inbox>) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            inbox,
+            current: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+            made: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Does `request` with the connection, within the time-out.
+    pub(super) async fn request<T, F>(
+        self: &Arc<Self>,
+        request: impl FnOnce(Arc<Live>) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let mut used = None;
+        let whole = async {
+            let live = self.live().await?;
+            used = Some(live.number);
+            request(live).await
+        };
+        let outcome = tokio::time::timeout(self.config.timeout, whole).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(self.timed_out(used)));
+        if let (Some(number), Err(failure)) = (used, &outcome)
+            && failure.is_end_of_connection()
+        {
+            // Its task cannot say so if it went down with its runtime.
+            self.ended(number);
+        }
+        outcome
+    }
+
+    /// A server that does not answer on a connection may never again: a firewall that forgot it
+    /// says nothing. The next request makes another.
+    fn timed_out(self: &Arc<Self>, used: Option<u64>) -> Failure {
+        let detail = format!("no answer within {:?}", self.config.timeout);
+        let failure = Failure::new(ErrorKind::Unavailable, detail);
+        match used {
+            None => failure,
+            Some(number) => {
+                self.ended(number);
+                failure.outcome_unknown()
+            }
+        }
+    }
+
+    /// The live connection; makes one if there is none.
+    async fn live(self: &Arc<Self>) -> Result<Arc<Live>, Failure> {
+        if let Some(live) = lock(&self.current).live.clone() {
+            return Ok(live);
+        }
+        let _connecting = self.connecting.lock().await;
+        if let Some(live) = lock(&self.current).live.clone() {
+            return Ok(live);
+        }
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        let channels: Vec<String> = self.inbox.channels().into_iter().collect();
+        let inbox = Arc::clone(&self.inbox);
+        let connection = Arc::downgrade(self);
+        let wire = Wire::connect(
+            &self.config,
+            &channels,
+            move |channel, text| inbox.message(channel, text),
+            move || {
+                if let Some(connection) = connection.upgrade() {
+                    connection.ended(number);
+                }
+            },
+        )
+        .await?;
+        let subscribed = Mutex::new(channels.into_iter().collect());
+        let live = Arc::new(Live { wire, number, subscribed });
+        let mut current = lock(&self.current);
+        if current.ended != Some(number) {
+            current.live = Some(Arc::clone(&live));
+        }
+        drop(current);
+        if number > 0 {
+            // Whatever was published in between is lost.
+            self.inbox.mailbox.tell_all();
+        }
+        Ok(live)
+    }
+
+    /// Takes the connection away from the requests to come, and seeks another in the background.
+    fn ended(self: &Arc<Self>, number: u64) {
+        let mut current = lock(&self.current);
+        current.ended = Some(number);
+        let ended = current.live.take_if(|live| live.number == number);
+        drop(current);
+        if ended.is_none() || self.inbox.channels().is_empty() {
+            return;
+        }
+        tracing::info!(store = %self.config, "the connection ended; connecting again");
+        let connection = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut backoff = Backoff::new(RETRY.0, RETRY.1, random::seed().unwrap_or(number));
+            loop {
+                let Some(connection) = connection.upgrade() else { return };
+                if connection.inbox.channels().is_empty()
+                    || connection.request(|_| async { Ok(()) }).await.is_ok()
+                {
+                    return;
+                }
+                drop(connection);
+                tokio::time::sleep(backoff.next_wait()).await;
+            }
+        });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while these locks are held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

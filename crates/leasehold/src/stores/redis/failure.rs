@@ -1,0 +1,79 @@
+//! What went wrong with a request, before it is known what the request was for.
+
+use std::fmt;
+
+use leasehold_core::Key;
+
+use crate::error::{Effect, Error, ErrorKind};
+
+/// The half of an [`Error`] that the connection knows.
+#[derive(Debug)]
+pub(super) struct Failure {
+    kind: ErrorKind,
+    effect: Effect,
+    detail: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    end_of_connection: bool,
+}
+
+impl Failure {
+    /// One that certainly had no effect.
+    pub(super) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
+        Self {
+            kind,
+            effect: Effect::None,
+            detail: detail.into(),
+            source: None,
+            end_of_connection: false,
+        }
+    }
+
+    pub(super) fn outcome_unknown(mut self) -> Self {
+        self.effect = Effect::Unknown;
+        self
+    }
+
+    pub(super) fn because(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The connection ended before the answer.
+    pub(super) fn end_of_connection() -> Self {
+        let failure = Self::new(ErrorKind::Unavailable, "the connection ended before the answer");
+        Self { end_of_connection: true, ..failure.outcome_unknown() }
+    }
+
+    pub(super) fn is_end_of_connection(&self) -> bool {
+        self.end_of_connection
+    }
+
+    /// The answer of a script cannot be read: it is another version's.
+    pub(super) fn strange_answer() -> Self {
+        Self::new(ErrorKind::Corrupt, "the server's answer is not what the script says")
+            .outcome_unknown()
+    }
+
+    /// The whole error.
+    pub(super) fn during(
+        self,
+        attempt: &'static str,
+        store: &impl fmt::Display,
+        key: Option<&Key>,
+    ) -> Error {
+        let mut error = Error::new(self.kind, attempt, self.detail).at(store);
+        if self.effect == Effect::Unknown {
+            error = error.outcome_unknown();
+        }
+        if let Some(key) = key {
+            error = error.about(key);
+        }
+        match self.source {
+            Some(source) => error.because(source),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What this handle knows of its sessions and claims, and where the server's messages go.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use leasehold_core::{Claim, ClaimId, Fence, Key, Moment, Place, SessionId};
+
+use super::keys;
+use super::session::Session;
+use crate::stores::mailbox::Mailbox;
+
+/// How many closed sessions are remembered, so that a late `enter` cannot use one.
+const CLOSED: usize = 256;
+
+/// The beginning of the names of the channels.
+const CHANNEL: &str = "leasehold:wake:";
+
+/// Sessions, claims and wake-ups of one store handle.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    pub(super) mailbox: Mailbox,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The sessions to hear of, by what their channels are called.
+    heard: HashMap<String, SessionId>,
+    closed: VecDeque<SessionId>,
+    claims: HashMap<ClaimId, Known>,
+}
+
+/// What this handle knows of a claim that it asked for.
+#[derive(Debug)]
+struct Known {
+    session: SessionId,
+    key: Key,
+    standing: Standing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Asked for, and not answered yet; or waiting, and to be asked again at the moment.
+    Waiting {
+        look: Option<Moment>,
+    },
+    Held,
+}
+
+impl Inbox {
+    /// Begins to hear of a session.
+    pub(super) fn hear(&self, id: &SessionId, session: &Session) {
+        self.state().heard.insert(session.channel().to_owned(), id.clone());
+        self.mailbox.expect_session(id);
+    }
+
+    /// The session is closed from now on. Whether it was heard of.
+    pub(super) fn close(&self, id: &SessionId, session: &Session) -> bool {
+        let mut state = self.state();
+        if !state.closed.contains(id) {
+            if state.closed.len() == CLOSED {
+                state.closed.pop_front();
+            }
+            state.closed.push_back(id.clone());
+        }
+        let heard = state.heard.remove(session.channel()).is_some();
+        drop(state);
+        self.mailbox.forget_session(id);
+        heard
+    }
+
+    /// The claims of a session that were asked for and not left.
+    pub(super) fn claims_of(&self, id: &SessionId) -> Vec<(ClaimId, Key)> {
+        let state = self.state();
+        let its_own = state.claims.iter().filter(|(_, known)| known.session == *id);
+        its_own.map(|(claim, known)| (*claim, known.key.clone())).collect()
+    }
+
+    pub(super) fn is_closed(&self, id: &SessionId) -> bool {
+        self.state().closed.contains(id)
+    }
+
+    /// The names of all channels to subscribe to.
+    pub(super) fn channels(&self) -> HashSet<String> {
+        self.state().heard.keys().map(|channel| channel_name(channel)).collect()
+    }
+
+    /// Notes that a claim is about to be asked for.
+    pub(super) fn expect(&self, session: &SessionId, claim: &Claim) {
+        self.state().claims.entry(claim.id).or_insert_with(|| Known {
+            session: session.clone(),
+            key: claim.key.clone(),
+            standing: Standing::Waiting { look: None },
+        });
+        self.mailbox.expect(claim.id);
+    }
+
+    /// Notes how a claim stands.
+    pub(super) fn stands(&self, claim: ClaimId, standing: Standing) {
+        if let Some(known) = self.state().claims.get_mut(&claim) {
+            known.standing = standing;
+        }
+        if standing == Standing::Held {
+            self.mailbox.forget(claim);
+        }
+    }
+
+    /// The claim is over.
+    pub(super) fn forget(&self, claim: ClaimId) {
+        self.state().claims.remove(&claim);
+        self.mailbox.forget(claim);
+    }
+
+    pub(super) fn standing(&self, claim: ClaimId) -> Option<Standing> {
+        self.state().claims.get(&claim).map(|known| known.standing)
+    }
+
+    /// Takes in a message of the server.
+    pub(super) fn message(&self, channel: &[u8], text: &[u8]) {
+        let mut words = text.split(|byte| *byte == b' ');
+        let (what, claim) = (words.next(), words.next().and_then(keys::claim));
+        match (what, claim) {
+            (Some(b"held"), Some(claim)) => {
+                let fence = words.next().and_then(keys::number).map(Fence::new);
+                if let (Some(known), Some(_)) = (self.state().claims.get_mut(&claim), fence) {
+                    known.standing = Standing::Held;
+                }
+                self.mailbox.tell(claim, fence.map(Place::Held));
+            }
+            (Some(b"lost"), Some(claim)) => {
+                self.mailbox.tell(claim, None);
+                let session = std::str::from_utf8(channel)
+                    .ok()
+                    .and_then(|name| self.state().heard.get(name.strip_prefix(CHANNEL)?).cloned());
+                if let Some(session) = session {
+                    self.mailbox.disturb(&session);
+                }
+            }
+            // Anybody may publish, and a newer version may know more words.
+            _ => {}
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while the lock is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn channel_name(session: &str) -> String {
+    format!("{CHANNEL}{session}")
+}

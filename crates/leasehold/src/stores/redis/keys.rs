@@ -1,0 +1,236 @@
+//! Where things are: the names of the keys beside a locked key, and what the scripts keep in them.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use leasehold_core::{ClaimId, Fence, Key, Note, Party};
+
+/// The beginning of every name that is the store's own.
+const OWN: &str = "leasehold:{";
+
+const SLOTS: usize = 16384;
+
+/// For each slot of a cluster the smallest number in base 36 that hashes to it.
+///
+/// The key itself inside braces would not do: `a}b`, `{}x` and `{u}:1` end up in another slot than
+/// the key does. This table is part of the layout: it must never change.
+static TAGS: LazyLock<Vec<[u8; 4]>> = LazyLock::new(|| {
+    let mut tags = vec![[0; 4]; SLOTS];
+    let mut missing = SLOTS;
+    for number in 0_u32.. {
+        let tag = base36(number);
+        let place = &mut tags[usize::from(crc16(trimmed(&tag)) % 16384)];
+        if *place == [0; 4] {
+            *place = tag;
+            missing -= 1;
+        }
+        if missing == 0 {
+            break;
+        }
+    }
+    tags
+});
+
+/// The names that belong to one locked key: the key itself, its memory, its line, its waiters.
+pub(super) fn names(key: &Key) -> [String; 4] {
+    let tag = tag(key.as_str());
+    [
+        key.as_str().to_owned(),
+        format!("{OWN}{tag}}}:meta:{key}"),
+        format!("{OWN}{tag}}}:line:{key}"),
+        format!("{OWN}{tag}}}:wait:{key}"),
+    ]
+}
+
+/// Whether a key would meet the store's own names.
+pub(super) fn is_own(key: &Key) -> bool {
+    key.as_str().starts_with(OWN)
+}
+
+/// The pattern for `SCAN` that finds what stands beside the keys that begin with `prefix`.
+pub(super) fn pattern(prefix: &str) -> String {
+    let mut pattern = String::from("leasehold:{*}:????:");
+    for character in prefix.chars() {
+        if matches!(character, '*' | '?' | '[' | ']' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push('*');
+    pattern
+}
+
+/// The locked key that a name stands beside, if it is a memory or a line.
+pub(super) fn beside(name: &[u8]) -> Option<Key> {
+    let rest = std::str::from_utf8(name).ok()?.strip_prefix(OWN)?;
+    let (found, rest) = rest.split_once("}:")?;
+    let key = rest.strip_prefix("meta:").or_else(|| rest.strip_prefix("line:"))?;
+    (found == tag(key)).then(|| Key::new(key).ok())?
+}
+
+fn tag(key: &str) -> &'static str {
+    let tag = trimmed(&TAGS[slot(key)]);
+    // Digits and lower-case letters only.
+    std::str::from_utf8(tag).unwrap_or_default()
+}
+
+/// The slot of a key in a cluster.
+/// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>
+fn slot(key: &str) -> usize {
+    let hashed = key
+        .split_once('{')
+        .and_then(|(_, rest)| rest.split_once('}'))
+        .map(|(tag, _)| tag)
+        .filter(|tag| !tag.is_empty())
+        .unwrap_or(key);
+    usize::from(crc16(hashed.as_bytes())) % SLOTS
+}
+
+/// CRC-16/XMODEM.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc: u16, _| {
+            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+        })
+    })
+}
+
+/// At most four digits, right-aligned, zero bytes before.
+fn base36(mut number: u32) -> [u8; 4] {
+    let mut digits = [0; 4];
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdefghijklmnopqrstuvwxyz"[(number % 36) as usize];
+        number /= 36;
+        if number == 0 {
+            break;
+        }
+    }
+    digits
+}
+
+fn trimmed(tag: &[u8; 4]) -> &[u8] {
+    &tag[tag.iter().take_while(|byte| **byte == 0).count()..]
+}
+
+/// What a claim leaves in the store for others to read: the `tail` of the scripts.
+pub(super) fn tail(channel: &str, owner: &str, note: &Note) -> String {
+    format!("{channel} {} {owner}{}", owner.len(), note.as_str())
+}
+
+/// The holder that the memory of a key tells of, with `left` of its TTL.
+pub(super) fn holder(memory: &[u8], now: u64, left: Option<Duration>) -> Option<Party> {
+    let mut fields = memory.splitn(6, |byte| *byte == b' ');
+    if fields.next()? != b"1" {
+        return None;
+    }
+    let fence = number(fields.next()?)?;
+    let since = number(fields.next()?)?;
+    let _ttl = fields.next()?;
+    let claim = claim(fields.next()?)?;
+    let (owner, note) = owner_and_note(fields.next()?)?;
+    Some(Party {
+        claim: Some(claim),
+        owner,
+        note,
+        fence: Some(Fence::new(fence)),
+        age: Some(Duration::from_micros(now.saturating_sub(since))),
+        left,
+        units: 1,
+        limit: 1,
+    })
+}
+
+/// A waiter, from its ticket and what is kept of it.
+pub(super) fn waiter(claim_id: &[u8], ticket: u64, entry: &[u8], now: u64) -> Option<Party> {
+    let mut fields = entry.splitn(3, |byte| *byte == b' ');
+    let expiry = number(fields.next()?)?;
+    let _ttl = fields.next()?;
+    let (owner, note) = owner_and_note(fields.next()?)?;
+    Some(Party {
+        claim: Some(claim(claim_id)?),
+        owner,
+        note,
+        fence: None,
+        age: Some(Duration::from_micros(now.saturating_sub(ticket))),
+        left: Some(Duration::from_millis(expiry.saturating_sub(now / 1000))),
+        units: 1,
+        limit: 1,
+    })
+}
+
+fn owner_and_note(tail: &[u8]) -> Option<(Note, Note)> {
+    let mut fields = tail.splitn(3, |byte| *byte == b' ');
+    let _channel = fields.next()?;
+    let owner_length = usize::try_from(number(fields.next()?)?).ok()?;
+    let (owner, note) = fields.next()?.split_at_checked(owner_length)?;
+    let note_of = |text| Note::new(&into_text(text)).ok();
+    Some((note_of(owner)?, note_of(note)?))
+}
+
+fn into_text(bytes: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+/// A number that a script wrote.
+pub(super) fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// A claim id that a script wrote.
+pub(super) fn claim(text: &[u8]) -> Option<ClaimId> {
+    ClaimId::from_hex(std::str::from_utf8(text).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tags_are_part_of_the_layout() {
+        // The check value of CRC-16/XMODEM, and two slots from the cluster specification.
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+        assert_eq!(slot("foo{}{bar}"), usize::from(crc16(b"foo{}{bar}")) % SLOTS);
+        assert_eq!(slot("foo{{bar}}zap"), usize::from(crc16(b"{bar")) % SLOTS);
+        for (slot_number, tag) in TAGS.iter().enumerate() {
+            assert_eq!(usize::from(crc16(trimmed(tag))) % SLOTS, slot_number);
+        }
+        let all: Vec<u8> = TAGS.iter().flat_map(|tag| [trimmed(tag), b","].concat()).collect();
+        assert_eq!(
+            (all.len(), crc16(&all)),
+            (64_495, 30_509),
+            "a changed table would split the line of a key in two"
+        );
+    }
+
+    #[test]
+    fn a_name_leads_back_to_its_key_and_to_no_other() {
+        for text in ["k", "a}b", "{}x", "{u}:1", "a b", "a\nb", "*?[x]\\", "}:meta:x", "ключ"] {
+            let key = Key::new(text).unwrap();
+            let [_, meta, line, wait] = names(&key);
+            assert_eq!(beside(meta.as_bytes()), Some(key.clone()), "{text:?}");
+            assert_eq!(beside(line.as_bytes()), Some(key.clone()), "{text:?}");
+            assert_eq!(beside(wait.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(beside(b"leasehold:{zzzz}:meta:k"), None, "a tag of another slot");
+    }
+
+    #[test]
+    fn memory_that_is_not_ours_is_no_holder() {
+        let good = b"1 17 5 1000 000102030405060708090a0b0c0d0e0f ab 2 menote with spaces";
+        let party = holder(good, 10, None).unwrap();
+        assert_eq!((party.owner.as_str(), party.note.as_str()), ("me", "note with spaces"));
+        assert_eq!(
+            (party.fence, party.age),
+            (Some(Fence::new(17)), Some(Duration::from_micros(5)))
+        );
+        for end in 0..good.len() - "note with spaces".len() - 2 {
+            assert_eq!(holder(&good[..end], 10, None), None, "{end}");
+        }
+        assert_eq!(
+            holder(b"1 17 5 1000 000102030405060708090a0b0c0d0e0f ab 99 me", 10, None),
+            None
+        );
+        assert_eq!(holder(b"2 17 5 1000 000102030405060708090a0b0c0d0e0f ab 2 me", 10, None), None);
+    }
+}

@@ -1,0 +1,79 @@
+//! One Redis server (6.2 or newer, Valkey too).
+//!
+//! # URLs
+//!
+//! - `redis://[[user]:password@]host[:port][/database][?timeout=2s]`
+//! - `rediss://…`, the same over TLS. Trusts the system's certificates, or those of `?ca=FILE`;
+//!   shows a certificate with `?cert=FILE&key=FILE`. There is no way to trust everybody.
+//! - `redis+unix:///path/to/socket[?db=1&user=…&password=…]`
+//!
+//! `timeout` bounds each request, a new connection included, and is 2 seconds unless given.
+//!
+//! # What it keeps
+//!
+//! The key is a string under its own name, verbatim, with the claim's id as its value and the TTL
+//! on it: the layout of redis-py's `Lock`, redsync, node-redlock, rslock and others, which are
+//! excluded and exclude, both ways. Beside it, in the same slot of a cluster, stand
+//! `leasehold:{…}:meta:KEY` (the fence, and who holds), `…:line:KEY` and `…:wait:KEY` (those who
+//! wait); they vanish some time after the last use. Keys that begin with `leasehold:{` are refused.
+//!
+//! # What it promises
+//!
+//! - One at a time among all who use this layout, as long as the server keeps its data and its
+//!   clock moves evenly. A claim of a key of any type, or without TTL, waits.
+//! - First come, first served among leasehold's own, handed over by the releasing step itself.
+//!   After a stranger's hold the first in line finds out by asking every 50 ms.
+//! - Fences are `max(last + 1, the server's clock in microseconds)`: they grow through release,
+//!   expiry, deletion of the key, a flush and a restart without persistence, unless the server's
+//!   clock is set back by as much in the same moment.
+//!
+//! # What it does not promise
+//!
+//! - A failover to a replica may forget the last grants, because replication is asynchronous: two
+//!   may then hold, with different fences. The holder that was forgotten learns of it at its next
+//!   renewal. What the lock protects is protected by the fence alone.
+//! - A step of the server's clock forwards ends leases early, and nobody can see it coming. A step
+//!   backwards is clamped by whoever looks next.
+//! - A server that evicts keys when its memory is full (`maxmemory-policy` other than
+//!   `noeviction`) may evict a lock. Use `noeviction`.
+//! - Limits above 1 (semaphores, readers beside readers) are refused.
+//!
+//! # Access list
+//!
+//! A user needs `&leasehold:wake:*`, the names of its keys and `~leasehold:*`, and the commands
+//! `+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del
+//! +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrank
+//! +zscore +zcard +zpopmin`. `+script|load` may be left out (and `+scan`, if nobody lists keys;
+//! `+select`, in database 0).
+
+mod answers;
+mod config;
+mod connection;
+mod dial;
+mod failure;
+mod inbox;
+mod keys;
+mod scripts;
+mod session;
+mod store;
+mod wire;
+
+use std::time::Duration;
+
+pub use store::Redis;
+
+use crate::store::{Guarantees, LeaseScope};
+
+/// Below this a garbage collection, a `BGSAVE` or one retransmitted packet costs the lease.
+const MIN_TTL: Duration = Duration::from_millis(100);
+
+/// What the store can do.
+const GUARANTEES: Guarantees = Guarantees {
+    min_ttl: MIN_TTL,
+    line: true,
+    counting: false,
+    lease: LeaseScope::Claim,
+    // About a millisecond of the server's time.
+    renew_batch: 256,
+    recheck: Duration::from_secs(2),
+};

@@ -1,0 +1,391 @@
+//! The contract.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use leasehold_core::backoff::Random;
+use leasehold_core::{Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, SessionId, Terms};
+
+use super::answers::{self, Behind, Entered};
+use super::config::Config;
+use super::connection::Connection;
+use super::failure::Failure;
+use super::inbox::{Inbox, Standing, channel_name};
+use super::session::Session;
+use super::{GUARANTEES, keys, scripts};
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::random;
+use crate::store::{Guarantees, Store};
+
+/// How many requests of one call are on their way at once.
+const AT_ONCE: usize = 256;
+
+/// How often the first in line asks for a key that a stranger holds.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How much later each in line looks than the one before it, after a hold lapsed.
+const STAGGER: Duration = Duration::from_millis(20);
+
+/// A Redis server. Clones are handles that share one connection, which is made when first needed
+/// and made again whenever it ends.
+///
+/// ```no_run
+/// # async fn example() -> leasehold::Result<()> {
+/// use leasehold::{Store, core::Terms, stores::Redis};
+/// let store = Redis::new("redis://127.0.0.1/0?timeout=1s")?;
+/// for key in store.keys("jobs/").await? {
+///     println!("{key:?}: {:?}", store.inspect(&key).await?.holders);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Redis {
+    connection: Arc<Connection>,
+    inbox: Arc<Inbox>,
+}
+
+impl Redis {
+    /// The server at a URL. Does no IO; what a URL says is in the documentation of this module.
+    ///
+    /// Fails with [`ErrorKind::Invalid`] when the URL cannot be understood.
+    pub fn new(url: &str) -> Result<Self> {
+        let inbox = Arc::new(Inbox::default());
+        Ok(Self { connection: Connection::new(Config::parse(url)?, Arc::clone(&inbox)), inbox })
+    }
+
+    /// Refuses what the store does not keep.
+    fn admit(&self, attempt: &'static str, claim: &Claim) -> Result<()> {
+        if claim.limit() > 1 {
+            let detail = "a Redis server keeps limits of 1 only; use another store for semaphores and for readers beside readers";
+            return Err(Error::new(ErrorKind::Unsupported, attempt, detail)
+                .at(self)
+                .about(&claim.key));
+        }
+        self.admit_key(attempt, &claim.key)
+    }
+
+    fn admit_key(&self, attempt: &'static str, key: &Key) -> Result<()> {
+        if keys::is_own(key) {
+            let detail = "keys that begin with `leasehold:{` are the store's own";
+            return Err(Error::new(ErrorKind::Invalid, attempt, detail).at(self).about(key));
+        }
+        Ok(())
+    }
+
+    /// The terms of a session that may still be used.
+    fn session(&self, id: &SessionId) -> Option<Session> {
+        Session::of(id).filter(|_| !self.inbox.is_closed(id))
+    }
+
+    async fn ask_to_enter(
+        &self,
+        session: &Session,
+        claim: &Claim,
+        enter: Enter,
+    ) -> Result<Entered, Failure> {
+        let names = keys::names(&claim.key);
+        let (token, ttl) = (claim.id.to_hex(), session.ttl());
+        let tail = keys::tail(session.channel(), session.owner(), &claim.note);
+        let (mode, channel) = match enter {
+            Enter::Try => ("try", None),
+            Enter::Wait => ("wait", Some(channel_name(session.channel()))),
+        };
+        let arguments = [token.as_str(), &ttl, mode, &tail];
+        let answer = self.connection.request(async |live| {
+            if let Some(channel) = channel {
+                live.subscribe(channel).await?;
+            }
+            live.wire.run(&scripts::ENTER, &names, &arguments).await
+        });
+        answers::entered(answer.await?)
+    }
+
+    async fn ask_to_leave(&self, claim: ClaimId, key: &Key) -> Result<Left, Failure> {
+        let (names, token) = (keys::names(key), claim.to_hex());
+        let mut found = None;
+        loop {
+            let answer = self
+                .connection
+                .request(async |live| live.wire.run(&scripts::LEAVE, &names, &[&token]).await);
+            let (left, again) = answers::left(answer.await?)?;
+            let found = *found.get_or_insert(left);
+            if !again {
+                self.inbox.forget(claim);
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn ask_for_line(&self, key: &Key) -> Result<Line, Failure> {
+        let names = keys::names(key);
+        let answer = self
+            .connection
+            .request(async |live| live.wire.run(&scripts::INSPECT, &names, &[]).await);
+        answers::inspected(answer.await?)
+    }
+
+    /// The lost of a roll of at most [`Guarantees::renew_batch`] claims.
+    async fn beat(&self, session: &Session, roll: &[Claim]) -> Result<Vec<ClaimId>, Failure> {
+        let names: Vec<String> = roll.iter().flat_map(|claim| keys::names(&claim.key)).collect();
+        let (ttl, tokens) =
+            (session.ttl(), roll.iter().map(|claim| claim.id.to_hex()).collect::<Vec<_>>());
+        let mut arguments = vec![ttl.as_str()];
+        for (claim, token) in roll.iter().zip(&tokens) {
+            // A claim that another process entered can only be one that was granted.
+            let waiting = matches!(self.inbox.standing(claim.id), Some(Standing::Waiting { .. }));
+            arguments.extend([token.as_str(), if waiting { "waiting" } else { "held" }]);
+        }
+        let answer = self
+            .connection
+            .request(async |live| live.wire.run(&scripts::BEAT, &names, &arguments).await);
+        let goes_on = answers::beaten(answer.await?, roll.len())?;
+        let lost = roll.iter().zip(goes_on).filter(|(_, goes_on)| !goes_on);
+        Ok(lost.map(|(claim, _)| claim.id).collect())
+    }
+
+    async fn names_beside(&self, prefix: &str) -> Result<BTreeSet<Key>, Failure> {
+        let (pattern, mut cursor, mut found) = (keys::pattern(prefix), 0, BTreeSet::new());
+        loop {
+            let step = self.connection.request(async |live| live.wire.scan(cursor, &pattern).await);
+            let (next, names) = step.await?;
+            found.extend(
+                names
+                    .iter()
+                    .filter_map(|name| keys::beside(name))
+                    .filter(|key| key.as_str().starts_with(prefix)),
+            );
+            if next == 0 {
+                return Ok(found);
+            }
+            cursor = next;
+        }
+    }
+}
+
+/// When a claim in line asks again, if nobody tells it anything.
+fn look_in(behind: &Behind) -> Duration {
+    let rank = behind.rank;
+    let lapse = behind.lapse.map(|lapse| {
+        // A key still exists in the millisecond that it lapses in.
+        lapse.saturating_add(Duration::from_millis(1)).saturating_add(STAGGER.saturating_mul(rank))
+    });
+    if behind.foreign && rank == 0 {
+        let jitter = Random::new(random::seed().unwrap_or_default()).fraction();
+        let poll = POLL.mul_f64(0.75 + 0.5 * jitter);
+        return lapse.map_or(poll, |lapse| lapse.min(poll));
+    }
+    lapse.unwrap_or(GUARANTEES.recheck)
+}
+
+impl Store for Redis {
+    fn guarantees(&self) -> Guarantees {
+        GUARANTEES
+    }
+
+    fn open<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<SessionId>> {
+        const ATTEMPT: &str = "open a session";
+        async move {
+            if terms.ttl < GUARANTEES.min_ttl {
+                let detail = format!(
+                    "a TTL of {:?} is under the store's least, {:?}",
+                    terms.ttl, GUARANTEES.min_ttl
+                );
+                return Err(Error::new(ErrorKind::Invalid, ATTEMPT, detail).at(self));
+            }
+            let session = Session::new(random::token()?, terms);
+            let id = session.id();
+            self.inbox.hear(&id, &session);
+            let channel = channel_name(session.channel());
+            let opened = self.connection.request(async |live| live.subscribe(channel).await).await;
+            if let Err(failure) = opened {
+                self.inbox.close(&id, &session);
+                return Err(failure.during(ATTEMPT, self, None));
+            }
+            Ok(id)
+        }
+        .boxed()
+    }
+
+    fn renew<'a>(
+        &'a self,
+        session: &'a SessionId,
+        roll: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Renewed>> {
+        async move {
+            let Some(session) = self.session(session) else { return Ok(Renewed::Ended) };
+            let mut lost = Vec::new();
+            for chunk in roll.chunks(GUARANTEES.renew_batch) {
+                let chunk = self.beat(&session, chunk).await;
+                lost.extend(
+                    chunk.map_err(|failure| failure.during("renew the claims", self, None))?,
+                );
+            }
+            for claim in &lost {
+                self.inbox.forget(*claim);
+            }
+            Ok(Renewed::Extended { lost })
+        }
+        .boxed()
+    }
+
+    fn close<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, Result<()>> {
+        async move {
+            let Some(terms) = Session::of(session) else { return Ok(()) };
+            let heard = self.inbox.close(session, &terms);
+            stream::iter(self.inbox.claims_of(session))
+                .map(async |(claim, key)| {
+                    let left = self.ask_to_leave(claim, &key).await;
+                    left.map_err(|failure| failure.during("release", self, Some(&key)))
+                })
+                .buffer_unordered(AT_ONCE)
+                .try_for_each(async |_| Ok(()))
+                .await?;
+            if heard {
+                let channel = channel_name(terms.channel());
+                let request =
+                    self.connection.request(async |live| live.unsubscribe(&channel).await);
+                // The session is over all the same; at worst an unused subscription stays.
+                if let Err(failure) = request.await {
+                    tracing::debug!(?failure, store = %self, "could not unsubscribe");
+                }
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn enter<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+        enter: Enter,
+    ) -> BoxFuture<'a, Result<Place>> {
+        const ATTEMPT: &str = "enter the line of";
+        async move {
+            self.admit(ATTEMPT, claim)?;
+            let Some(terms) = self.session(session) else {
+                let ended = Error::new(ErrorKind::SessionEnded, ATTEMPT, "open a new session");
+                return Err(ended.at(self).about(&claim.key));
+            };
+            if enter == Enter::Wait {
+                self.inbox.hear(session, &terms);
+            }
+            self.inbox.expect(session, claim);
+            loop {
+                let entered = self.ask_to_enter(&terms, claim, enter).await;
+                match entered.map_err(|failure| failure.during(ATTEMPT, self, Some(&claim.key)))? {
+                    Entered::Again => {}
+                    Entered::Held(fence) => {
+                        self.inbox.stands(claim.id, Standing::Held);
+                        return Ok(Place::Held(fence));
+                    }
+                    Entered::Behind(behind) => {
+                        let look = Some(clock::now() + look_in(&behind));
+                        self.inbox.stands(claim.id, Standing::Waiting { look });
+                        let place = behind.place();
+                        if matches!(place, Place::Refused(_)) {
+                            self.inbox.forget(claim.id);
+                        }
+                        return Ok(place);
+                    }
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn changed<'a>(
+        &'a self,
+        _session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<Option<Place>>> {
+        async move {
+            let told = self.inbox.mailbox.told(claim.id);
+            let look = match self.inbox.standing(claim.id) {
+                Some(Standing::Waiting { look: Some(look) }) => look.since(clock::now()),
+                // Granted by a message that lies ready, or never answered.
+                _ => Duration::ZERO,
+            };
+            Ok(tokio::time::timeout(look, told).await.unwrap_or(None))
+        }
+        .boxed()
+    }
+
+    fn disturbed<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, ()> {
+        self.inbox.mailbox.disturbed(session).boxed()
+    }
+
+    fn leave<'a>(
+        &'a self,
+        _session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<Left>> {
+        async move {
+            self.admit_key("release", &claim.key)?;
+            let left = self.ask_to_leave(claim.id, &claim.key).await;
+            left.map_err(|failure| failure.during("release", self, Some(&claim.key)))
+        }
+        .boxed()
+    }
+
+    fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {
+        const ATTEMPT: &str = "revoke a claim on";
+        async move {
+            self.admit_key(ATTEMPT, key)?;
+            let (names, token) = (keys::names(key), claim.to_hex());
+            let answer = self
+                .connection
+                .request(async |live| live.wire.run(&scripts::REVOKE, &names, &[&token]).await);
+            let revoked = answer.await.and_then(answers::revoked);
+            revoked.map_err(|failure| failure.during(ATTEMPT, self, Some(key)))
+        }
+        .boxed()
+    }
+
+    fn inspect<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Line>> {
+        const ATTEMPT: &str = "inspect";
+        async move {
+            self.admit_key(ATTEMPT, key)?;
+            let line = self.ask_for_line(key).await;
+            line.map_err(|failure| failure.during(ATTEMPT, self, Some(key)))
+        }
+        .boxed()
+    }
+
+    fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>> {
+        async move {
+            let found = self.names_beside(prefix).await;
+            let found = found.map_err(|failure| failure.during("list the keys", self, None))?;
+            stream::iter(found)
+                .map(async |key| match self.ask_for_line(&key).await {
+                    Ok(line) => Ok((key, line)),
+                    Err(failure) => Err(failure.during("inspect", self, Some(&key))),
+                })
+                .buffered(AT_ONCE)
+                .try_filter_map(async |(key, line)| {
+                    let held = line.holders.iter().any(|holder| holder.claim.is_some());
+                    Ok((held || !line.waiters.is_empty()).then_some(key))
+                })
+                .try_collect()
+                .await
+        }
+        .boxed()
+    }
+}
+
+impl fmt::Display for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.connection.config().fmt(f)
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Redis({self})")
+    }
+}

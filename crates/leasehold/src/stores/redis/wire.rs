@@ -1,0 +1,269 @@
+//! One connection to the server, and what its answers mean: the user of the driver.
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind as DriverErrorKind, FromRedisValue, ProtocolVersion,
+    PushInfo, PushKind, RedisConnectionInfo, RedisError, Value, cmd,
+};
+use futures::future::join_all;
+use tokio::task::AbortHandle;
+
+use super::config::Config;
+use super::dial::dial;
+use super::failure::Failure;
+use super::scripts::{self, Script};
+use crate::error::ErrorKind;
+
+/// The oldest server that has what the scripts use (`SET … PXAT`).
+const OLDEST: (u32, u32) = (6, 2);
+
+/// A connection that has said hello. Dropping it closes the connection.
+#[derive(Debug)]
+pub(super) struct Wire {
+    connection: MultiplexedConnection,
+    driver: AbortHandle,
+}
+
+impl Wire {
+    /// Connects, introduces itself, loads the scripts and subscribes to `channels`: two round trips.
+    ///
+    /// `heard` is called with the channel and the text of each message, `ended` once when the
+    /// connection has ended by itself.
+    pub(super) async fn connect(
+        config: &Config,
+        channels: &[String],
+        heard: impl Fn(&[u8], &[u8]) + Send + Sync + 'static,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, Failure> {
+        let stream = dial(&config.address).await?;
+        let push = move |push: PushInfo| {
+            if let (PushKind::Message, [Value::BulkString(channel), Value::BulkString(text)]) =
+                (push.kind, push.data.as_slice())
+            {
+                heard(channel, text);
+            }
+            Ok::<(), ()>(())
+        };
+        // The caller's time-out covers the handshake and each request; the driver's own would hide it.
+        let options = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None)
+            .set_pipeline_buffer_size(1024)
+            .set_push_sender(push);
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(&introduction(config), stream, options)
+                .await
+                .map_err(refused)?;
+        let driver = tokio::spawn(async move {
+            driver.await;
+            ended();
+        });
+        let wire = Self { connection, driver: driver.abort_handle() };
+        let (hello, _, subscribed) = futures::join!(
+            wire.send(cmd("HELLO")),
+            // Without the permission to load scripts, each is sent in full once.
+            join_all(scripts::all().map(|script| wire.send(load(script)))),
+            join_all(channels.iter().map(|channel| wire.subscribe(channel))),
+        );
+        check_server(&hello?)?;
+        subscribed.into_iter().collect::<Result<(), _>>()?;
+        Ok(wire)
+    }
+
+    /// Runs a script.
+    pub(super) async fn run(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[&str],
+    ) -> Result<Value, Failure> {
+        let call = |command, text: &str| {
+            let mut call = cmd(command);
+            call.arg(text).arg(keys.len()).arg(keys).arg(arguments);
+            call
+        };
+        match self.driver_send(call("EVALSHA", &script.hash)).await {
+            // A restart or SCRIPT FLUSH made the server forget it. Nothing ran, so ask again.
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                self.driver_send(call("EVAL", script.text)).await.map_err(|error| failed(&error))
+            }
+            other => other.map_err(|error| failed(&error)),
+        }
+    }
+
+    pub(super) async fn subscribe(&self, channel: &str) -> Result<(), Failure> {
+        self.connection.clone().subscribe(channel).await.map_err(|error| failed(&error))
+    }
+
+    pub(super) async fn unsubscribe(&self, channel: &str) -> Result<(), Failure> {
+        self.connection.clone().unsubscribe(channel).await.map_err(|error| failed(&error))
+    }
+
+    /// One step of a scan: the cursor of the next, and the names.
+    pub(super) async fn scan(
+        &self,
+        cursor: u64,
+        pattern: &str,
+    ) -> Result<(u64, Vec<Vec<u8>>), Failure> {
+        let mut scan = cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(1000);
+        decode(self.send(scan).await?)
+    }
+
+    async fn send(&self, command: Cmd) -> Result<Value, Failure> {
+        self.driver_send(command).await.map_err(|error| failed(&error))
+    }
+
+    async fn driver_send(&self, command: Cmd) -> Result<Value, RedisError> {
+        // A clone is a handle to the same connection.
+        match self.connection.clone().send_packed_command(&command).await? {
+            Value::ServerError(error) => Err(error.into()),
+            value => Ok(value),
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Reads an answer.
+pub(super) fn decode<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
+    ::redis::from_redis_value(value).map_err(|_| Failure::strange_answer())
+}
+
+fn introduction(config: &Config) -> RedisConnectionInfo {
+    let mut info = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP3)
+        .set_skip_set_lib_name()
+        .set_db(i64::from(config.database));
+    if let Some(user) = &config.user {
+        info = info.set_username(user);
+    }
+    if let Some(password) = config.password() {
+        info = info.set_password(password);
+    }
+    info
+}
+
+fn load(script: &Script) -> Cmd {
+    let mut load = cmd("SCRIPT");
+    load.arg("LOAD").arg(script.text);
+    load
+}
+
+/// Refuses a server that cannot keep the store's promises.
+fn check_server(hello: &Value) -> Result<(), Failure> {
+    let field = |name: &str| {
+        hello.as_map_iter()?.find_map(|(field, value)| {
+            let field: String = ::redis::from_redis_value_ref(field).ok()?;
+            (field == name).then(|| ::redis::from_redis_value_ref::<String>(value).ok())?
+        })
+    };
+    let version = field("version").ok_or_else(Failure::strange_answer)?;
+    let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST {
+        let detail = format!(
+            "the server is version {}; leasehold needs {}.{} or newer",
+            version.escape_debug(),
+            OLDEST.0,
+            OLDEST.1
+        );
+        return Err(Failure::new(ErrorKind::Unsupported, detail));
+    }
+    if field("mode").as_deref() == Some("cluster") {
+        let detail = "the server is a node of a cluster; this store speaks to a single server";
+        return Err(Failure::new(ErrorKind::Unsupported, detail));
+    }
+    Ok(())
+}
+
+/// A handshake that failed. Its error may repeat the password, so it is not passed on.
+fn refused(error: RedisError) -> Failure {
+    match (error.code(), error.kind()) {
+        (_, DriverErrorKind::AuthenticationFailed)
+        | (Some("WRONGPASS" | "NOAUTH" | "NOPERM"), _) => {
+            denied("the server refused the user or the password")
+        }
+        (_, DriverErrorKind::RESP3NotSupported) | (Some("NOPROTO"), _) => Failure::new(
+            ErrorKind::Unsupported,
+            format!("the server is too old; leasehold needs {}.{} or newer", OLDEST.0, OLDEST.1),
+        ),
+        (Some("LOADING" | "MASTERDOWN"), _) => failed(&error),
+        (Some(_), _) if error.detail().is_some_and(|detail| detail.contains("DB index")) => {
+            Failure::new(ErrorKind::Invalid, "the server has no database of that number")
+        }
+        (Some(_), _)
+            if error.detail().is_some_and(|detail| detail.contains("max number of clients")) =>
+        {
+            Failure::new(ErrorKind::Unavailable, "the server has as many clients as it allows")
+        }
+        (Some(code), _) => Failure::new(
+            ErrorKind::Unavailable,
+            format!("the server refused the connection with {}", code.escape_debug()),
+        ),
+        (None, DriverErrorKind::Io) if error.to_string().contains("received fatal alert") => {
+            // In TLS 1.3 the server judges the client after the client has begun to speak.
+            Failure::new(
+                ErrorKind::Denied,
+                "the server does not accept the client's certificate; give `?cert=` and `?key=`",
+            )
+            .because(error)
+        }
+        (None, _) => {
+            Failure::new(ErrorKind::Unavailable, "the connection ended before it was set up")
+                .because(error)
+        }
+    }
+}
+
+/// A request that failed after it was sent.
+fn failed(error: &RedisError) -> Failure {
+    let detail = error.detail().unwrap_or_default();
+    // Older servers wrap the error of a command in a script: "ERR Error running script … WRONGTYPE …".
+    let code = match error.code() {
+        Some("ERR") if detail.contains("WRONGTYPE") => "WRONGTYPE",
+        Some("ERR") if detail.contains("OOM command") => "OOM",
+        Some("ERR") if detail.contains("can't run this command") => "NOPERM",
+        code => code.unwrap_or_default(),
+    };
+    // Refused before anything was written: a script that has begun to write is let through.
+    let none = |kind, detail: &str| Failure::new(kind, detail);
+    match code {
+        "" => Failure::end_of_connection().because(error.clone()),
+        "NOAUTH" | "WRONGPASS" => denied("the server wants a user and a password, or another"),
+        // May come in the middle of a script.
+        "NOPERM" => denied("the server's access list forbids a part of it").outcome_unknown(),
+        "LOADING" => none(ErrorKind::Unavailable, "the server is still loading its data"),
+        "BUSY" => none(ErrorKind::Unavailable, "the server is busy with somebody's script"),
+        "READONLY" => none(ErrorKind::Unavailable, "the server is a read-only replica; name its primary"),
+        "MASTERDOWN" => none(ErrorKind::Unavailable, "the server is a replica that lost its primary"),
+        "NOREPLICAS" => none(ErrorKind::Unavailable, "the server has too few replicas to accept writes (min-replicas-to-write)"),
+        "OOM" => none(ErrorKind::Full, "the server is out of memory (maxmemory); give it more"),
+        "MISCONF" => none(ErrorKind::Full, "the server cannot save its data to disk and refuses writes; see its log"),
+        "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" => {
+            none(ErrorKind::Unsupported, "the server is a node of a cluster; this store speaks to a single server")
+        }
+        "CORRUPT" | "WRONGTYPE" => none(
+            ErrorKind::Corrupt,
+            "what is kept under `leasehold:` beside the key is not what this version wrote; see who did, then delete it",
+        )
+        .outcome_unknown(),
+        // The text of other errors may repeat arguments, among them tokens.
+        other => none(ErrorKind::Unavailable, &format!("the server answered with the error {}", other.escape_debug()))
+            .outcome_unknown(),
+    }
+}
+
+fn denied(what: &str) -> Failure {
+    let detail = format!(
+        "{what}; leasehold needs its keys, ~leasehold:*, &leasehold:wake:*, and {ACL_COMMANDS}"
+    );
+    Failure::new(ErrorKind::Denied, detail)
+}
+
+/// What a user of the store must be allowed to run: as in the documentation of the store.
+const ACL_COMMANDS: &str = "+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del \
+     +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrank +zscore +zcard +zpopmin";

@@ -1,0 +1,86 @@
+//! Clients of others, which lock by their own libraries: the scripts in tests/peers.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::missing::require;
+use crate::process::{Output, Process};
+
+/// Where `./test` installs the libraries of others.
+const DIRECTORY: &str = "LEASEHOLD_PEERS_DIR";
+
+/// A library of others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// Python's `redis.lock.Lock`.
+    RedisPy,
+    /// Node.js's `redlock` on `ioredis`.
+    NodeRedlock,
+}
+
+impl Library {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::RedisPy, Self::NodeRedlock];
+}
+
+/// A process that locks by a [`Library`]. It dies with this value and with the test.
+#[derive(Debug)]
+pub struct Peer {
+    library: Library,
+    process: Process,
+    _home: TempDir,
+}
+
+impl Peer {
+    /// Starts one with the arguments that tests/peers/redis_py.py describes.
+    #[must_use]
+    pub fn start(library: Library, args: &[&str]) -> Self {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = here.ancestors().nth(2).expect("the crate is two below the root");
+        let installed =
+            env::var_os(DIRECTORY).map_or_else(|| root.join("target/peers"), PathBuf::from);
+        let (program, needed, script) = match library {
+            Library::RedisPy => {
+                let python = installed.join("venv/bin/python");
+                (python.clone(), python, "redis_py.py")
+            }
+            Library::NodeRedlock => {
+                let modules = installed.join("node/node_modules");
+                (require("node", "nodejs"), modules.join("redlock"), "node_redlock.js")
+            }
+        };
+        assert!(
+            needed.exists(),
+            "{library:?} is not installed ({} is missing): run `./test --install`",
+            needed.display()
+        );
+        let script = root.join("tests/peers").join(script).into_os_string();
+        let args: Vec<_> = [script].into_iter().chain(args.iter().map(OsString::from)).collect();
+        let modules = installed.join("node/node_modules").into_os_string();
+        let home = TempDir::with_prefix("leasehold-peer-").expect("cannot make a directory");
+        let log = home.path().join("log");
+        let env = [("NODE_PATH".into(), modules)];
+        let process = Process::start(&program, &args, &env, &log, Output::Lines);
+        Self { library, process, _home: home }
+    }
+
+    /// Waits for the next word that it says, and makes sure that it is this one.
+    pub fn expect(&mut self, word: &str) {
+        let said = self.process.line();
+        let (library, log) = (self.library, self.process.log());
+        assert_eq!(said.as_deref(), Some(word), "{library:?} said something else: {log}");
+    }
+
+    /// Sends it a line: a holder releases then.
+    pub fn tell(&mut self) {
+        self.process.send("");
+    }
+
+    /// Kills it (`SIGKILL`).
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+}

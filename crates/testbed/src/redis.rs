@@ -1,0 +1,344 @@
+//! A Redis server of a test's own.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::certificates::Certificates;
+use crate::missing::require;
+use crate::port::free_port;
+use crate::server::{self, Memory, Server, Spec};
+
+/// How often a port may turn out to be taken before that is no coincidence.
+const PORT_TRIES: usize = 5;
+
+/// The user that the testbed itself logs in as, when the default user may not be able to.
+const ADMIN: &str = "testbed";
+const ADMIN_PASSWORD: &str = "only-on-loopback";
+
+/// What kind of Redis to start: `Redis::options().password("s3cret").tls().start()`.
+#[derive(Debug, Clone, Default)]
+pub struct RedisOptions {
+    password: Option<String>,
+    users: Vec<(String, String, String)>,
+    tls: bool,
+    client_certificates: bool,
+    append_only: bool,
+    database: Option<u16>,
+    config: Vec<(String, String)>,
+}
+
+impl RedisOptions {
+    /// The default user needs this password. It is part of [`Redis::url`].
+    #[must_use]
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self
+    }
+
+    /// Adds an ACL user with the given rules, such as `~jobs:* &* +@all`. See [`Redis::url_as`].
+    #[must_use]
+    pub fn user(mut self, name: &str, password: &str, rules: &str) -> Self {
+        self.users.push((name.to_owned(), password.to_owned(), rules.to_owned()));
+        self
+    }
+
+    /// Listens with TLS as well, on a port of its own. See [`Redis::tls_url`].
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// TLS, and it demands a certificate from the client too.
+    #[must_use]
+    pub fn client_certificates(mut self) -> Self {
+        self.client_certificates = true;
+        self.tls()
+    }
+
+    /// Writes each command to a file before it answers (`appendfsync always`), so that even
+    /// [`Redis::kill`] makes it forget nothing.
+    #[must_use]
+    pub fn append_only(mut self) -> Self {
+        self.append_only = true;
+        self
+    }
+
+    /// The database number in the URLs.
+    #[must_use]
+    pub fn database(mut self, number: u16) -> Self {
+        self.database = Some(number);
+        self
+    }
+
+    /// Any other directive of `redis.conf`.
+    #[must_use]
+    pub fn config(mut self, name: &str, value: &str) -> Self {
+        self.config.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it and waits until it answers.
+    #[must_use]
+    pub fn start(self) -> Redis {
+        let program = require("redis-server", "redis-server");
+        let cli = require("redis-cli", "redis-tools");
+        let home = TempDir::with_prefix("leasehold-redis-").expect("cannot make a directory");
+        let directory = home.path().to_owned();
+        std::fs::create_dir(directory.join("data")).expect("cannot make a directory");
+        let certificates = self.tls.then(|| Certificates::make(&directory.join("certificates")));
+        let mut failure = String::new();
+        for _ in 0..PORT_TRIES {
+            let (port, tls_port) = (free_port(), self.tls.then(free_port));
+            let spec = self.spec(&program, &cli, &directory, port, tls_port);
+            match Server::start(spec) {
+                Ok(server) => {
+                    let options = self;
+                    return Redis { server, options, cli, port, tls_port, certificates, home };
+                }
+                Err(why) if why.contains("Address already in use") => failure = why,
+                Err(why) => panic!("{why}"),
+            }
+        }
+        panic!("each of {PORT_TRIES} free ports was taken by somebody else: {failure}");
+    }
+
+    fn spec(
+        &self,
+        program: &Path,
+        cli: &Path,
+        directory: &Path,
+        port: u16,
+        tls_port: Option<u16>,
+    ) -> Spec {
+        let (log, config) = (directory.join("log"), directory.join("redis.conf"));
+        std::fs::write(&config, self.config_file(directory, port, tls_port))
+            .expect("cannot write redis.conf");
+        // The log of a try that lost its port would hide what the next one says.
+        let _ = std::fs::remove_file(&log);
+        let (options, cli, socket) = (self.clone(), cli.to_owned(), directory.join("socket"));
+        Spec {
+            name: "redis-server",
+            program: program.to_owned(),
+            args: vec![config.into_os_string()],
+            env: Vec::new(),
+            log,
+            ready: Box::new(move |pid| {
+                let info = ask(&cli, &socket, &options, &[OsString::from("INFO")])?;
+                let ours = info.lines().any(|line| line == format!("process_id:{pid}"));
+                let loaded = info.lines().any(|line| line == "loading:0");
+                (ours && loaded).then_some(()).ok_or_else(|| "still loading its data".to_owned())
+            }),
+        }
+    }
+
+    fn config_file(&self, directory: &Path, port: u16, tls_port: Option<u16>) -> String {
+        let in_home = |name: &str| directory.join(name).display().to_string();
+        let mut lines = vec![
+            format!("port {port}"),
+            "bind 127.0.0.1".to_owned(),
+            format!("unixsocket {}", in_home("socket")),
+            format!("dir {}", in_home("data")),
+            "daemonize no".to_owned(),
+            // Saves at an orderly stop, and practically never in between.
+            "save 3600 100000000".to_owned(),
+        ];
+        if self.append_only {
+            lines.extend(["appendonly yes".to_owned(), "appendfsync always".to_owned()]);
+        }
+        if let Some(password) = &self.password {
+            lines.push(format!("requirepass {password}"));
+        }
+        if self.needs_admin() {
+            lines.push(format!("user {ADMIN} on >{ADMIN_PASSWORD} ~* &* +@all"));
+        }
+        for (name, password, rules) in &self.users {
+            lines.push(format!("user {name} on >{password} {rules}"));
+        }
+        if let Some(tls_port) = tls_port {
+            let clients = if self.client_certificates { "yes" } else { "no" };
+            lines.extend([
+                format!("tls-port {tls_port}"),
+                format!("tls-cert-file {}", in_home("certificates/server.pem")),
+                format!("tls-key-file {}", in_home("certificates/server.key")),
+                format!("tls-ca-cert-file {}", in_home("certificates/ca.pem")),
+                format!("tls-auth-clients {clients}"),
+            ]);
+        }
+        lines.extend(self.config.iter().map(|(name, value)| format!("{name} {value}")));
+        lines.join("\n") + "\n"
+    }
+
+    fn needs_admin(&self) -> bool {
+        self.password.is_some() || !self.users.is_empty()
+    }
+}
+
+/// A running Redis server. It ends with this value, and with the test process.
+#[derive(Debug)]
+pub struct Redis {
+    // Dropped first: the server must be dead before its directory goes.
+    server: Server,
+    options: RedisOptions,
+    cli: PathBuf,
+    port: u16,
+    tls_port: Option<u16>,
+    certificates: Option<Certificates>,
+    home: TempDir,
+}
+
+impl Redis {
+    /// Starts a plain one.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::options().start()
+    }
+
+    /// Begins to describe one with more to it.
+    #[must_use]
+    pub fn options() -> RedisOptions {
+        RedisOptions::default()
+    }
+
+    /// The port without TLS, on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The port with TLS, on 127.0.0.1.
+    #[must_use]
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port.expect("start it with Redis::options().tls()")
+    }
+
+    /// The certificates that it was started with.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        self.certificates.as_ref().expect("start it with Redis::options().tls()")
+    }
+
+    /// `redis://[:PASSWORD@]127.0.0.1:PORT[/DATABASE]`
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_on(self.port)
+    }
+
+    /// [`Redis::url`] by way of a [`Proxy`](crate::Proxy), or of whatever listens on that port.
+    #[must_use]
+    pub fn url_on(&self, port: u16) -> String {
+        format!("redis://{}127.0.0.1:{port}{}", self.credentials(), self.path())
+    }
+
+    /// [`Redis::url`] as an ACL user.
+    #[must_use]
+    pub fn url_as(&self, user: &str, password: &str) -> String {
+        format!("redis://{user}:{password}@127.0.0.1:{}{}", self.port, self.path())
+    }
+
+    /// `rediss://[:PASSWORD@]localhost:PORT[/DATABASE]`, for [`Certificates::ca`].
+    #[must_use]
+    pub fn tls_url(&self) -> String {
+        format!("rediss://{}localhost:{}{}", self.credentials(), self.tls_port(), self.path())
+    }
+
+    /// The path of its Unix socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.home.path().join("socket")
+    }
+
+    /// `redis+unix://[:PASSWORD@]PATH[?db=DATABASE]`
+    #[must_use]
+    pub fn unix_url(&self) -> String {
+        let query = self.options.database.map_or(String::new(), |number| format!("?db={number}"));
+        format!("redis+unix://{}{}{query}", self.credentials(), self.socket().display())
+    }
+
+    /// What `redis-cli --raw ARGS…` prints, without the last newline: with all rights, in the
+    /// database of the URLs. For breaking holds, and for counting commands (`INFO commandstats`,
+    /// in which each call of this adds its own command).
+    pub fn cli(&self, args: &[&str]) -> String {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        ask(&self.cli, &self.socket(), &self.options, &args)
+            .unwrap_or_else(|why| panic!("redis-cli {args:?}: {why}"))
+    }
+
+    /// The process id of the server.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
+    }
+
+    /// Stops it in an orderly way (`SIGTERM`), with its data written. See [`Redis::start_again`].
+    pub fn stop(&self) {
+        self.server.stop();
+    }
+
+    /// Kills it (`SIGKILL`). Without [`RedisOptions::append_only`] it forgets everything since
+    /// its last orderly stop.
+    pub fn kill(&self) {
+        self.server.kill();
+    }
+
+    /// Starts it again on the same port with the data that it left.
+    pub fn start_again(&self) {
+        self.server.start_again();
+    }
+
+    /// Ends it and starts it again on the same port.
+    pub fn restart(&self, memory: Memory) {
+        match memory {
+            Memory::Kept => self.stop(),
+            Memory::Lost => {
+                self.kill();
+                server::forget(&self.home.path().join("data"));
+            }
+        }
+        self.start_again();
+    }
+
+    /// Stops it in its tracks (`SIGSTOP`): connections stay open, nothing answers.
+    pub fn pause(&self) {
+        self.server.pause();
+    }
+
+    /// Lets it go on after [`Redis::pause`].
+    pub fn resume(&self) {
+        self.server.resume();
+    }
+
+    fn credentials(&self) -> String {
+        self.options.password.as_ref().map_or(String::new(), |password| format!(":{password}@"))
+    }
+
+    fn path(&self) -> String {
+        self.options.database.map_or(String::new(), |number| format!("/{number}"))
+    }
+}
+
+/// Asks by the Unix socket, because the port may be somebody else's.
+fn ask(
+    cli: &Path,
+    socket: &Path,
+    options: &RedisOptions,
+    args: &[OsString],
+) -> Result<String, String> {
+    let mut command = Command::new(cli);
+    command.arg("-s").arg(socket).args(["--raw", "-e", "-n"]);
+    command.arg(options.database.unwrap_or(0).to_string());
+    if options.needs_admin() {
+        // Not as an argument, which it would warn about in its output.
+        command.args(["--user", ADMIN]).env("REDISCLI_AUTH", ADMIN_PASSWORD);
+    }
+    let output = command.args(args).output().map_err(|error| error.to_string())?;
+    // It ends its lines with \r\n where INFO does.
+    let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    if output.status.success() {
+        return Ok(text.strip_suffix('\n').unwrap_or(&text).to_owned());
+    }
+    Err(format!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+}
