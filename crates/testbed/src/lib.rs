@@ -2,6 +2,7 @@
 //! and gone when the test is gone, even if that was killed by `SIGKILL`.
 //!
 //! - [`Redis`]: a Redis server with whatever a test needs: TLS, passwords, a Unix socket.
+//! - [`Etcd`]: an etcd cluster of one or more members.
 //! - [`Proxy`]: a TCP proxy that cuts, delays and swallows what passes through it.
 //! - [`Worker`]: the test itself, run again as another process that can be killed.
 //! - [`Peer`]: a process that locks by a library of others.
@@ -18,6 +19,7 @@
 )]
 
 pub mod certificates;
+mod etcd;
 mod missing;
 pub mod peer;
 mod port;
@@ -28,6 +30,7 @@ mod server;
 pub mod worker;
 
 pub use certificates::Certificates;
+pub use etcd::{Etcd, EtcdOptions};
 pub use missing::require;
 pub use peer::Peer;
 pub use port::free_port;
