@@ -56,15 +56,22 @@ impl Shared {
     /// What is left of the leases of a line; `None` for one that is gone.
     async fn times_left(&self, line: &[Contender]) -> Result<HashMap<LeaseId, Option<Duration>>> {
         let leases: BTreeSet<i64> = line.iter().map(|contender| contender.lease.0).collect();
-        let asked = leases.into_iter().filter(|lease| *lease != 0).map(|id| async move {
-            let left = match self.wire.call(INSPECT, &TIME_TO_LIVE, LeaseRequest { id }).await {
-                Ok(reply) => u64::try_from(reply.body.ttl).ok().map(Duration::from_secs),
-                Err(error) if error.kind() == ErrorKind::SessionEnded => None,
-                Err(error) => return Err(error),
-            };
-            Ok((LeaseId(id), left))
-        });
+        let asked = leases
+            .into_iter()
+            .map(|id| async move { Ok((LeaseId(id), self.time_left(LeaseId(id)).await?)) });
         stream::iter(asked).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    /// What is left of a lease, in whole seconds; `None` for one that is gone, and for none.
+    pub(super) async fn time_left(&self, lease: LeaseId) -> Result<Option<Duration>> {
+        if lease.0 == 0 {
+            return Ok(None);
+        }
+        match self.wire.call(INSPECT, &TIME_TO_LIVE, LeaseRequest { id: lease.0 }).await {
+            Ok(reply) => Ok(u64::try_from(reply.body.ttl).ok().map(Duration::from_secs)),
+            Err(error) if error.kind() == ErrorKind::SessionEnded => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The keys that begin with `prefix` and have a claim of ours. Other data below the same names

@@ -1,9 +1,10 @@
 //! Joining a line, and the way from there to a grant.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use leasehold_core::line::Share;
-use leasehold_core::{Claim, Enter, Fence, Place, SessionId};
+use leasehold_core::{Ahead, Claim, Enter, Fence, Place, SessionId};
 
 use super::judge::{self, Standing, Watch};
 use super::layout::{self, Contender, Granted, LeaseId, Record};
@@ -17,6 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How often a request is made again because others changed the line or the session meanwhile.
 const ROUNDS: u32 = 32;
+/// How long a question may take whose answer is only for people to read.
+const HINT: Duration = Duration::from_secs(1);
 const ATTEMPT: &str = "enter the line of";
 
 /// One claim on its way in.
@@ -61,7 +64,9 @@ impl Entering<'_> {
                 Found::OtherEpoch(None) => return Err(self.ended()),
                 Found::Alone(revision) => return Ok(Place::Held(layout::fence_at(revision))),
                 Found::Line(page, revision) => {
-                    if let Some(place) = self.stand(page, revision, epoch).await? {
+                    // It may stand in line already, whatever fails from here on.
+                    let place = self.stand(page, revision, epoch).await;
+                    if let Some(place) = place.map_err(Error::outcome_unknown)? {
                         return Ok(place);
                     }
                 }
@@ -122,7 +127,10 @@ impl Entering<'_> {
         let session = self.lease.session_key();
         let mut compare = vec![txn::compare(&session, Relation::Equal, Mod(epoch))];
         compare.extend(more);
-        txn::txn(compare, then, vec![Request::Range(txn::get(&session))])
+        // Deletes a key that nobody writes: the server checks the user's permissions of no
+        // transaction within another, and must not let in whom it would not let out.
+        let probe = Request::Delete(txn::delete(&self.lease.unused_key(&self.claim.key)));
+        txn::txn(compare, then, vec![Request::Range(txn::get(&session)), probe])
     }
 
     fn put(&self, granted: Option<Granted>) -> Request {
@@ -164,16 +172,20 @@ impl Entering<'_> {
         let kvs = self.complete(page, revision).await?;
         let (ahead, own) = judge::place(&self.claim.key, kvs, &self.own());
         let standing = judge::judge(&ahead, Share::from(self.claim));
-        match (own, standing) {
-            (Some(own), standing) => self.stand_at(own, standing, revision).await,
+        let place = match (own, standing) {
+            (Some(own), standing) => self.stand_at(own, standing, revision).await?,
             (None, Standing::Behind(ahead, _)) if self.enter == Enter::Try => {
-                Ok(Some(Place::Refused(ahead)))
+                Some(Place::Refused(ahead))
             }
             (None, Standing::Fits) if self.enter == Enter::Try => {
-                self.try_in(revision, epoch).await
+                self.try_in(revision, epoch).await?
             }
             // It stood there a moment ago, and was ended since.
-            (None, _) => Ok(None),
+            (None, _) => None,
+        };
+        match (place, ahead.first()) {
+            (Some(place), Some(head)) => Ok(Some(self.with_time_left(place, head.lease).await)),
+            (place, _) => Ok(place),
         }
     }
 
@@ -205,6 +217,17 @@ impl Entering<'_> {
                 Ok(Some(told.map_or(Place::Waiting(ahead), Place::Held)))
             }
         }
+    }
+
+    /// Adds when the holder lapses, for the caller to know; not worth an error or a long wait.
+    async fn with_time_left(&self, mut place: Place, holder: LeaseId) -> Place {
+        if let Place::Waiting(Ahead { holder: Some(party), .. })
+        | Place::Refused(Ahead { holder: Some(party), .. }) = &mut place
+            && let Ok(Ok(left)) = tokio::time::timeout(HINT, self.shared.time_left(holder)).await
+        {
+            party.left = left;
+        }
+        place
     }
 
     /// Grants what nobody is ahead of. The fence is the revision that proves it; a claim that was
@@ -316,4 +339,96 @@ impl Entering<'_> {
 
 fn first_changed(reply: TxnResponse) -> Option<i64> {
     reply.ranges().find_map(RangeResponse::first).map(|kv| kv.mod_revision)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use leasehold_core::{ClaimId, Key, Note, Terms};
+    use leasehold_testbed::Etcd;
+
+    use super::super::config::Config;
+    use super::*;
+
+    struct Opened {
+        shared: Arc<Shared>,
+        session: SessionId,
+        lease: LeaseId,
+    }
+
+    impl Opened {
+        async fn new(etcd: &Etcd) -> Self {
+            let url = etcd.url();
+            let (scheme, rest) = url.split_once(':').unwrap();
+            let shared = Shared::new(Config::read(scheme, rest).unwrap());
+            let ttl = Duration::from_mins(10);
+            let terms = Terms { ttl, owner: Note::default(), detached: false };
+            let session = shared.open(&terms).await.unwrap();
+            let lease = LeaseId::of(&session).unwrap();
+            Self { shared, session, lease }
+        }
+
+        fn entering<'a>(&'a self, claim: &'a Claim) -> Entering<'a> {
+            let Self { shared, session, lease } = self;
+            Entering { shared, session, lease: *lease, claim, enter: Enter::Wait }
+        }
+    }
+
+    fn claim(n: u8) -> Claim {
+        let id = ClaimId::from_random([n; 16]);
+        Claim::exclusive(id, Key::new("k").unwrap(), Note::default())
+    }
+
+    /// PROTOCOLS.md section 4: under a shared lease a claim that arrives after its caller gave up
+    /// never lapses.
+    #[tokio::test]
+    async fn an_enter_that_arrives_after_the_leave_leaves_no_ghost() {
+        let etcd = Etcd::start();
+        let opened = Opened::new(&etcd).await;
+        let abandoned = claim(1);
+        let entering = opened.entering(&abandoned);
+        // What was sent, stays on its way for as long as a member stands still, and is dropped.
+        let late = entering.request(opened.shared.sessions.epoch(opened.lease).unwrap());
+        opened.shared.claims.sending(abandoned.id, opened.lease);
+        opened.shared.leave(&opened.session, &abandoned).await.unwrap();
+
+        let reply = opened.shared.wire.call(ATTEMPT, &TXN, late).await.unwrap().body;
+        assert!(!reply.succeeded, "the session's key has changed since");
+        let line = opened.shared.line(ATTEMPT, &abandoned.key).await.unwrap();
+        assert_eq!(line, vec![]);
+        // Whoever is not abandoned finds the session as it is now.
+        let next = claim(2);
+        assert!(matches!(opened.entering(&next).run().await, Ok(Place::Held(_))));
+    }
+
+    /// A second copy of a request, sent because the first member did not answer.
+    #[tokio::test]
+    async fn an_enter_whose_future_was_dropped_is_doubtful_until_it_is_left() {
+        let etcd = Etcd::start();
+        let opened = Opened::new(&etcd).await;
+        let dropped = claim(1);
+        {
+            let entering = opened.entering(&dropped).run();
+            tokio::pin!(entering);
+            let polled = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(entering.as_mut().poll(context).is_pending())
+            });
+            assert!(polled.await, "it has only been sent");
+        }
+        assert!(opened.shared.claims.ending(dropped.id).doubtful);
+        let before = opened.shared.sessions.epoch(opened.lease).unwrap();
+        opened.shared.leave(&opened.session, &dropped).await.unwrap();
+        assert!(opened.shared.sessions.epoch(opened.lease).unwrap() > before);
+        assert!(!opened.shared.claims.ending(dropped.id).doubtful);
+    }
+
+    #[tokio::test]
+    async fn a_plain_hold_leaves_nothing_in_memory() {
+        let etcd = Etcd::start();
+        let opened = Opened::new(&etcd).await;
+        let plain = claim(1);
+        assert!(matches!(opened.entering(&plain).run().await, Ok(Place::Held(_))));
+        assert_eq!(opened.shared.claims.ending(plain.id), super::super::claims::Ending::default());
+    }
 }

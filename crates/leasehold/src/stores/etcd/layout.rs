@@ -41,6 +41,11 @@ impl LeaseId {
         format!("leasehold:session:{:x}", self.0).into_bytes()
     }
 
+    /// A key beside those of the session's claims on `key`, which is never written.
+    pub(super) fn unused_key(self, key: &Key) -> Vec<u8> {
+        format!("{key}/{:x}-", self.0).into_bytes()
+    }
+
     /// The key of a claim.
     pub(super) fn claim_key(self, key: &Key, claim: &ClaimId) -> Vec<u8> {
         format!("{key}/{:x}-{}", self.0, claim.to_hex()).into_bytes()

@@ -13,34 +13,42 @@ use super::proto::{
 #[derive(Debug)]
 pub(super) struct Procedure<Q, A> {
     pub(super) path: &'static str,
+    /// Whether it may change something.
+    pub(super) writes: bool,
     types: PhantomData<fn(Q) -> A>,
 }
 
 impl<Q, A> Procedure<Q, A> {
-    const fn at(path: &'static str) -> Self {
-        Self { path, types: PhantomData }
+    const fn writing(path: &'static str) -> Self {
+        Self { path, writes: true, types: PhantomData }
+    }
+
+    const fn reading(path: &'static str) -> Self {
+        Self { path, writes: false, types: PhantomData }
     }
 }
 
 pub(super) const RANGE: Procedure<RangeRequest, RangeResponse> =
-    Procedure::at("/etcdserverpb.KV/Range");
-pub(super) const PUT: Procedure<PutRequest, PutResponse> = Procedure::at("/etcdserverpb.KV/Put");
+    Procedure::reading("/etcdserverpb.KV/Range");
+pub(super) const PUT: Procedure<PutRequest, PutResponse> =
+    Procedure::writing("/etcdserverpb.KV/Put");
 pub(super) const DELETE: Procedure<DeleteRequest, DeleteResponse> =
-    Procedure::at("/etcdserverpb.KV/DeleteRange");
-pub(super) const TXN: Procedure<TxnRequest, TxnResponse> = Procedure::at("/etcdserverpb.KV/Txn");
+    Procedure::writing("/etcdserverpb.KV/DeleteRange");
+pub(super) const TXN: Procedure<TxnRequest, TxnResponse> =
+    Procedure::writing("/etcdserverpb.KV/Txn");
 pub(super) const WATCH: Procedure<WatchRequest, WatchResponse> =
-    Procedure::at("/etcdserverpb.Watch/Watch");
+    Procedure::reading("/etcdserverpb.Watch/Watch");
 pub(super) const GRANT: Procedure<GrantRequest, GrantResponse> =
-    Procedure::at("/etcdserverpb.Lease/LeaseGrant");
+    Procedure::writing("/etcdserverpb.Lease/LeaseGrant");
 pub(super) const REVOKE: Procedure<LeaseRequest, RevokeResponse> =
-    Procedure::at("/etcdserverpb.Lease/LeaseRevoke");
+    Procedure::writing("/etcdserverpb.Lease/LeaseRevoke");
 /// A stream by its definition. With one request and one answer on each stream, the answer belongs
 /// to this request and to none that was sent before.
 pub(super) const KEEP_ALIVE: Procedure<LeaseRequest, LeaseResponse> =
-    Procedure::at("/etcdserverpb.Lease/LeaseKeepAlive");
+    Procedure::writing("/etcdserverpb.Lease/LeaseKeepAlive");
 pub(super) const TIME_TO_LIVE: Procedure<LeaseRequest, LeaseResponse> =
-    Procedure::at("/etcdserverpb.Lease/LeaseTimeToLive");
+    Procedure::reading("/etcdserverpb.Lease/LeaseTimeToLive");
 pub(super) const AUTHENTICATE: Procedure<AuthenticateRequest, AuthenticateResponse> =
-    Procedure::at("/etcdserverpb.Auth/Authenticate");
+    Procedure::reading("/etcdserverpb.Auth/Authenticate");
 pub(super) const STATUS: Procedure<StatusRequest, StatusResponse> =
-    Procedure::at("/etcdserverpb.Maintenance/Status");
+    Procedure::reading("/etcdserverpb.Maintenance/Status");

@@ -109,7 +109,7 @@ impl Wire {
                     continue;
                 }
                 Failure::Member { unknown, source } => {
-                    copies |= unknown;
+                    copies |= unknown && procedure.writes;
                     self.turn_from(at);
                     tries -= 1;
                     if tries > 0 {
@@ -309,7 +309,7 @@ impl Wire {
                 tracing::warn!(store = %self.config, "the cluster has no users; the user of the URL is ignored");
                 Token::Unneeded
             }
-            // Authenticating has no effect that could be unknown.
+            // What was to be authenticated for was not sent.
             Err(Failure::Member { source, .. }) => {
                 return Err(Failure::Member { unknown: false, source });
             }
