@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use leasehold::core::Place;
+use leasehold::core::{Place, Renewed};
 use leasehold_testbed::Etcd;
 
 use super::{Node, claim, key, share, soon};
@@ -129,4 +129,27 @@ async fn waiting_costs_nothing_and_a_renewal_two_requests() {
     })
     .await;
     assert_eq!(spent, calls_of(&[("LeaseKeepAlive", 1), ("Txn", 1)]));
+}
+
+/// A long roll is not called at each renewal, but a claim that was revoked is told at the next
+/// one, and one that was deleted by hand at the third.
+#[tokio::test]
+async fn what_is_gone_of_a_long_roll_is_told() {
+    let etcd = Etcd::start();
+    let node = Node::new(&etcd.url()).await;
+    let claims: Vec<_> = (0..1001).map(|n| claim(&format!("k{n}"))).collect();
+    for chunk in claims.chunks(50) {
+        futures::future::join_all(chunk.iter().map(|hold| node.acquire(hold))).await;
+    }
+    let renew = async || match node.store.renew(&node.session, &claims).await.unwrap() {
+        Renewed::Extended { lost } => lost,
+        Renewed::Ended => panic!("the session ended"),
+    };
+    let [revoked, deleted] = [&claims[7], &claims[8]];
+    assert!(node.store.revoke(&revoked.key, &revoked.id).await.unwrap());
+    assert_eq!(renew().await, vec![revoked.id]);
+    let own = format!("{}/{}-{}", deleted.key, node.session.as_str(), deleted.id.to_hex());
+    assert_eq!(etcd.ctl_says(&["del", &own]), "1");
+    let told = [renew().await, renew().await, renew().await].concat();
+    assert!(told.contains(&deleted.id));
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use leasehold::core::{Enter, Left, Place, Renewed};
 use leasehold::{Effect, ErrorKind};
-use leasehold_testbed::Etcd;
+use leasehold_testbed::proxy::Mode;
+use leasehold_testbed::{Etcd, Proxy};
 
 use super::{Node, claim, share, soon, store, terms};
 
@@ -41,7 +42,9 @@ async fn a_ttl_is_rounded_up_to_what_the_server_keeps() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_compacted_revision_wakes_the_waiter() {
     let etcd = Etcd::start();
-    let [alice, bob] = [Node::new(&etcd.url()).await, Node::new(&etcd.url()).await];
+    let proxy = Proxy::before(etcd.ports()[0]);
+    let [alice, bob] =
+        [Node::new(&etcd.url()).await, Node::new(&etcd.url_on(&[proxy.port()])).await];
     let [hold, waiter] = [claim("k"), claim("k")];
     let [wide, counting] = [share("s", 2, 2), share("s", 1, 2)];
     let first = alice.acquire(&hold).await;
@@ -49,20 +52,27 @@ async fn a_compacted_revision_wakes_the_waiter() {
     assert!(matches!(bob.enter(&waiter).await, Place::Waiting(_)));
     assert!(matches!(bob.enter(&counting).await, Place::Waiting(_)));
 
-    // While bob's connection is down, the hold ends and everything before is forgotten.
-    etcd.members()[0].kill();
-    etcd.members()[0].start_again();
-    let [own, wide_own] = [&hold, &wide]
-        .map(|claim| format!("{}/{}-{}", claim.key, alice.session.as_str(), claim.id.to_hex()));
-    etcd.members()[0].pause();
-    etcd.members()[0].resume();
-    etcd.ctl(&["del", &own]);
-    etcd.ctl(&["del", &wide_own]);
+    // While bob's connection is down, the holds end and what was before is forgotten.
+    proxy.set(Mode::Refuse);
+    proxy.cut();
+    alice.leave(&hold).await;
+    alice.leave(&wide).await;
     etcd.ctl(&["put", "elsewhere", "1"]);
     etcd.ctl(&["compact", &etcd.revision().to_string()]);
+    proxy.set(Mode::Forward);
 
-    assert!(bob.wait(&waiter).await > first);
-    bob.wait(&counting).await;
+    assert_eq!(bob.told(&waiter).await, None, "told to look: the message itself is gone");
+    assert!(bob.acquire(&waiter).await > first);
+    assert_eq!(bob.told(&counting).await, None);
+    bob.acquire(&counting).await;
+    // And the watch of the session goes on from there.
+    assert!(alice.store.revoke(&counting.key, &counting.id).await.unwrap());
+    soon(async {
+        let lost = Renewed::Extended { lost: vec![counting.id] };
+        while bob.renew(&counting).await != lost {}
+        bob.store.disturbed(&bob.session).await;
+    })
+    .await;
 }
 
 /// A server that does not answer: an error in time, then all goes on.

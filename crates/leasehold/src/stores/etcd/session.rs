@@ -20,8 +20,8 @@ const OLDEST: (u32, u32) = (3, 4);
 const ROLL: usize = 100;
 /// How many of those are under way at once.
 const AT_ONCE: usize = 8;
-/// Up to this many claims, each renewal calls the roll; a longer one, each third renewal, unless
-/// there is reason to.
+/// Up to this many claims, each renewal calls the roll; a longer one, each third renewal: unless
+/// somebody touched the session, or that could have gone unheard.
 const SHORT_ROLL: usize = 1000;
 const EACH: u32 = 3;
 
@@ -78,7 +78,8 @@ impl Shared {
         let (suspicions, number) = self.sessions.renewal(lease);
         let due = roll.len() <= SHORT_ROLL
             || number.is_multiple_of(EACH)
-            || self.sessions.is_suspect(lease);
+            || self.sessions.is_suspect(lease)
+            || !self.watches.is_live();
         let calling =
             async { if due { self.call_roll(lease, roll).await } else { Ok(Vec::new()) } };
         // At once: whatever either says is true of a moment after this call began.

@@ -1,7 +1,7 @@
 //! All watches of one store handle, on one stream that resumes where it broke off.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -66,6 +66,8 @@ pub(super) trait Listener: Send + Sync + 'static {
 pub(super) struct Watches {
     table: Mutex<HashMap<i64, Registration>>,
     last: AtomicI64,
+    /// Whether the stream is open, so that messages come as soon as there are any.
+    live: AtomicBool,
     orders: Mutex<Option<UnboundedSender<Order>>>,
 }
 
@@ -114,6 +116,11 @@ impl Watches {
         }
     }
 
+    /// Whether messages come as soon as there are any.
+    pub(super) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+
     /// Ends the task.
     pub(super) fn close(&self) {
         *lock(&self.orders) = None;
@@ -146,7 +153,9 @@ impl<L: Listener> Task<L> {
                     return;
                 }
             }
-            match self.stream().await {
+            let end = self.stream().await;
+            self.watches.live.store(false, Ordering::Release);
+            match end {
                 End::Closed => return,
                 End::Broken => backoff.reset(),
                 End::Failed => {}
@@ -176,6 +185,7 @@ impl<L: Listener> Task<L> {
             Ok(down) => down,
             Err(failure) => return self.failed(at, &failure),
         };
+        self.watches.live.store(true, Ordering::Release);
         loop {
             tokio::select! {
                 order = self.orders.next() => match order {
