@@ -43,11 +43,22 @@ enum Found {
 
 impl Entering<'_> {
     pub(super) async fn run(self) -> Result<Place> {
-        let place = self.rounds().await;
+        let place = self.without_residue(self.rounds().await).await;
         if !matches!(place, Ok(Place::Waiting(_))) {
             self.shared.mailbox.forget(self.claim.id);
         }
         place.map_err(|error| error.about(&self.claim.key))
+    }
+
+    /// Nobody leaves for a try that was refused. If a copy of it may still be on its way, it would
+    /// be granted to nobody when it arrives, so it is made harmless here.
+    async fn without_residue(&self, place: Result<Place>) -> Result<Place> {
+        let refused = matches!(place, Ok(Place::Refused(_)));
+        if refused && self.shared.claims.ending(self.claim.id).doubtful {
+            let left = self.shared.leave(self.session, self.claim).await;
+            left.map_err(Error::outcome_unknown)?;
+        }
+        place
     }
 
     async fn rounds(&self) -> Result<Place> {
@@ -402,7 +413,25 @@ mod tests {
         assert!(matches!(opened.entering(&next).run().await, Ok(Place::Held(_))));
     }
 
-    /// A second copy of a request, sent because the first member did not answer.
+    /// A try goes to a second member because the first does not answer, and is refused there. When
+    /// the first wakes up, the lock is free, and nobody is left to release it.
+    #[tokio::test]
+    async fn a_copy_of_a_refused_try_is_not_granted_later() {
+        let etcd = Etcd::start();
+        let opened = Opened::new(&etcd).await;
+        let [hold, refused] = [claim(1), claim(2)];
+        assert!(matches!(opened.entering(&hold).run().await, Ok(Place::Held(_))));
+        let mut entering = opened.entering(&refused);
+        entering.enter = Enter::Try;
+        let copy = entering.request(opened.shared.sessions.epoch(opened.lease).unwrap());
+        opened.shared.claims.sending(refused.id, opened.lease);
+        assert!(matches!(entering.run().await, Ok(Place::Refused(_))));
+        opened.shared.leave(&opened.session, &hold).await.unwrap();
+
+        opened.shared.wire.call(ATTEMPT, &TXN, copy).await.unwrap();
+        assert_eq!(opened.shared.line(ATTEMPT, &refused.key).await.unwrap(), vec![]);
+    }
+
     #[tokio::test]
     async fn an_enter_whose_future_was_dropped_is_doubtful_until_it_is_left() {
         let etcd = Etcd::start();

@@ -91,6 +91,9 @@ impl Shared {
         if due {
             self.sessions.allay(lease, suspicions);
         }
+        for claim in lost.iter().filter(|claim| !self.claims.ending(**claim).doubtful) {
+            self.forget(*claim);
+        }
         Ok(Renewed::Extended { lost })
     }
 
