@@ -4,6 +4,7 @@
 //! - [`Redis`]: a Redis server with whatever a test needs: TLS, passwords, a Unix socket.
 //! - [`Postgres`]: a PostgreSQL server, and [`PgBouncer`] before it.
 //! - [`ZooKeeper`]: one ZooKeeper server or three, with TLS.
+//! - [`Etcd`]: an etcd cluster of one or more members.
 //! - [`Proxy`]: a TCP proxy that cuts, delays and swallows what passes through it.
 //! - [`Worker`]: the test itself, run again as another process that can be killed.
 //! - [`Peer`]: a process that locks by a library of others.
@@ -20,6 +21,7 @@
 )]
 
 pub mod certificates;
+mod etcd;
 mod missing;
 pub mod peer;
 pub mod pgbouncer;
@@ -33,6 +35,7 @@ pub mod worker;
 mod zookeeper;
 
 pub use certificates::Certificates;
+pub use etcd::{Etcd, EtcdOptions};
 pub use missing::require;
 pub use peer::Peer;
 pub use pgbouncer::PgBouncer;

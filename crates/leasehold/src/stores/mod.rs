@@ -1,5 +1,7 @@
 //! The lock services.
 
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub(crate) mod mailbox;
 pub mod memory;
 #[cfg(feature = "postgres")]
@@ -13,6 +15,8 @@ pub mod zookeeper;
 
 use std::sync::Arc;
 
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
 pub use memory::Memory;
 #[cfg(feature = "postgres")]
 pub use postgres::Postgres;
@@ -48,6 +52,8 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
         }
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => Ok(Arc::new(Postgres::new(url)?)),
+        #[cfg(feature = "etcd")]
+        scheme if Etcd::SCHEMES.contains(&scheme) => Ok(Arc::new(Etcd::new(scheme, rest)?)),
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(Sqlite::new(url)?)),
         #[cfg(feature = "redis")]
@@ -73,6 +79,10 @@ const SCHEMES: &[&str] = &[
     "memory",
     #[cfg(feature = "postgres")]
     "postgres",
+    #[cfg(feature = "etcd")]
+    "etcd",
+    #[cfg(feature = "etcd")]
+    "etcds",
     #[cfg(feature = "sqlite")]
     "sqlite",
     #[cfg(feature = "redis")]

@@ -14,7 +14,7 @@ use leasehold::{
 };
 
 /// Nobody waits it out but a test that fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// Outlasts any test, so that no renewal disturbs what is counted.
 pub(crate) const LONG: Duration = Duration::from_mins(15);
 
@@ -23,10 +23,8 @@ pub(crate) fn client(url: &str, ttl: Duration) -> Client {
 }
 
 pub(crate) async fn soon<F: IntoFuture>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("{what}: not within {PATIENCE:?}"),
-    }
+    let output = tokio::time::timeout(PATIENCE, future).await;
+    output.unwrap_or_else(|late| panic!("{what}: {late}, not within {PATIENCE:?}"))
 }
 
 pub(crate) fn claim(key: &str) -> Claim {

@@ -84,8 +84,8 @@ async fn waiters_watch_their_predecessor_and_are_silent() {
     let paths: Vec<&str> = watches.lines().filter(|line| line.starts_with('/')).collect();
     assert_eq!(paths.len(), claims.len(), "{watches}");
     // Each node is watched by its own session, and by the next in line.
-    let watchers = watches.lines().filter(|line| line.trim_start().starts_with("0x")).count();
-    assert_eq!(watchers, 2 * claims.len() - 1, "{watches}");
+    let sessions = watches.lines().filter(|line| line.trim_start().starts_with("0x")).count();
+    assert_eq!(sessions, 2 * claims.len() - 1, "{watches}");
     // sleep: that nothing is asked can only be waited for.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let after: Vec<u64> = actors.iter().map(|actor| requests(&server, actor)).collect();

@@ -150,7 +150,9 @@ fn lay_out(conn: &mut Connection, path: &Path) -> Result<(), Trouble> {
     let since = clock::now();
     loop {
         match try_lay_out(conn, path) {
-            Err(Failed::Sqlite(error)) if is_busy(&error) && clock::now().since(since) < PATIENCE => {
+            Err(Failed::Sqlite(error))
+                if is_busy(&error) && clock::now().since(since) < PATIENCE =>
+            {
                 thread::sleep(Duration::from_millis(1));
             }
             Err(Failed::Sqlite(error)) => return Err(trouble_of(error)),
