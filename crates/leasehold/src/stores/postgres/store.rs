@@ -29,7 +29,7 @@ const RENEW_BATCH: usize = 100_000;
 const STAGGER: Duration = Duration::from_millis(20);
 const STAGGER_CAP: Duration = Duration::from_secs(1);
 
-/// A PostgreSQL server. See the [module's documentation](super::postgres).
+/// A PostgreSQL server. See the [module's documentation](crate::stores::postgres).
 ///
 /// ```no_run
 /// # leasehold::doc_test(async {
