@@ -189,6 +189,7 @@ fn when_the_program_is_killed_the_command_does_not_go_on() {
 fn a_command_that_left_the_group_is_killed_too() {
     let lab = Lab::new();
     // What an interactive shell does: a group of its own.
+    // sleep: of the command, which is to be ended.
     let python = "import os, time; os.setpgid(0, 0); open('moved', 'w').write(str(os.getpid())); \
                   time.sleep(1000)";
     let holder = lab.start(&["run", "k", "--", "python3", "-c", python]);

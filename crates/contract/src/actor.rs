@@ -33,6 +33,7 @@ pub(crate) async fn soon<F: IntoFuture>(what: &str, future: F) -> F::Output {
 /// Sleeps until `moment` has passed on the library's clock.
 pub(crate) async fn sleep_until(moment: Moment) {
     while clock::now() < moment {
+        // sleep: time itself is the subject.
         tokio::time::sleep(moment.since(clock::now())).await;
     }
 }
@@ -170,6 +171,7 @@ impl Actor {
                 if let Place::Held(fence) = self.tries(&attempt).await {
                     return (attempt, fence);
                 }
+                // sleep: a store without a line is asked again.
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -216,6 +218,7 @@ pub(crate) fn is_lost(renewed: &Renewed, claim: &Claim) -> bool {
 pub(crate) async fn keep_renewed(actor: &Actor, roll: &[Claim], ttl: Duration) {
     let mut acknowledged: Moment = clock::now();
     loop {
+        // sleep: renews at a fraction of the TTL, as a session would.
         tokio::time::sleep(ttl / 4).await;
         let sent = clock::now();
         let renewed = actor.renew(roll).await;

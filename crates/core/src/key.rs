@@ -7,6 +7,8 @@ use std::sync::Arc;
 /// The name of what is locked: 1 to 512 bytes of UTF-8, any character but NUL.
 ///
 /// Two different keys never meet in a store: every store maps keys to its own names injectively.
+/// A store may refuse the few keys that it uses itself (Redis: those that begin with
+/// `leasehold:{`).
 /// Cloning is cheap.
 ///
 /// ```

@@ -2,7 +2,7 @@
 //! its own. Time and random bytes are arguments, so that years of virtual time and millions of
 //! seeds run in seconds.
 //!
-//! One rule is at the centre ([`line`]): *you hold when the units ahead of you in line plus your
+//! One rule is at the centre ([`mod@line`]): *you hold when the units ahead of you in line plus your
 //! own fit within the limit.* Every primitive is a thin layer over it, and every store implements
 //! it once; [`Table`] is the rule as a plain data structure, which is both the in-memory store and
 //! the oracle that the other stores are compared with.

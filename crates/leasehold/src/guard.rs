@@ -38,7 +38,9 @@ pub struct Guard {
 /// What a release found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Released {
-    /// The hold was still ours: nobody else held the key since the grant.
+    /// The hold was still ours: nobody else held the key since the grant. (If the answer to the
+    /// release was cut off, that is concluded from the deadline, which had not passed; an operator
+    /// who broke the hold in that very moment is then not noticed.)
     Held,
     /// The hold had been lost before: somebody else may have held the key meanwhile.
     Lost,

@@ -196,6 +196,7 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
             return answer;
         }
         assert!(started.elapsed() < PATIENCE, "{what} did not come about within {PATIENCE:?}");
+        // sleep: there is no event for what is awaited here; the file or process is looked at again.
         std::thread::sleep(Duration::from_millis(5));
     }
 }

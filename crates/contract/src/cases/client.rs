@@ -125,6 +125,7 @@ pub(crate) async fn a_timed_out_lock_leaves_nothing(bench: &dyn Bench) {
     }
     soon("nobody waits", async {
         while alice.line("k").await != (vec![hold.id], vec![]) {
+            // sleep: the line is looked at until it is as expected.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

@@ -79,6 +79,7 @@ pub(crate) async fn a_lapsed_reader_frees_the_writer(bench: &dyn Bench) {
     bob.holds(&living).await;
     let writer = share("k", u32::MAX, u32::MAX);
     bob.waits(&writer).await;
+    // sleep: longer than the TTL, so that the reader lapses.
     tokio::time::sleep(brief(&*bob.store) * 6 / 5).await;
     bob.waits(&writer).await;
     assert_eq!(bob.line("k").await, (vec![living.id], vec![writer.id]), "one reader lives");

@@ -43,6 +43,7 @@ async fn goes_on_while_renewed(bench: &dyn Bench, k: &str) -> bool {
             if matches!(bob.tries(&claim(k)).await, Place::Held(_)) {
                 return false;
             }
+            // sleep: the lapse is looked for.
             tokio::time::sleep(ttl / 10).await;
         }
         true
@@ -82,6 +83,7 @@ pub(crate) async fn a_lapsed_hold_is_lost_even_if_nobody_came(bench: &dyn Bench)
     // Waits out the lease by looking only, so that nobody else is ever granted.
     soon("the hold lapses", async {
         while bob.line("k").await != (vec![], vec![]) {
+            // sleep: the lapse is looked for.
             tokio::time::sleep(brief(&*bob.store) / 10).await;
         }
     })
@@ -121,6 +123,7 @@ pub(crate) async fn a_release_passes_over_the_dead_in_one_step(bench: &dyn Bench
     let waiter = claim("k");
     bob.waits(&waiter).await;
     // Looking would clear them away; this is about the release doing it.
+    // sleep: longer than the TTL, so that they lapse.
     tokio::time::sleep(brief(&*bob.store) * 6 / 5).await;
     assert_eq!(alice.leave(&hold).await, Left::Released);
     if bob.store.guarantees().line {

@@ -60,6 +60,7 @@ pub(crate) async fn rule_3_loss_comes_before_the_deadline_with_the_server_stoppe
         let Some(server) = bench.server() else {
             // Without a server the store cannot go away while the process lives: what is left to
             // show is that the hold goes on.
+            // sleep: longer than the TTL, which the hold outlives.
             tokio::time::sleep(ttl(&*store)).await;
             assert!(guard.check().is_ok(), "lost although nothing happened");
             continue;
@@ -90,7 +91,7 @@ pub(crate) async fn rule_3_and_4_the_first_check_after_a_stop_fails(bench: &dyn 
             let guard = client(store, ttl).mutex("k").expect("a mutex").lock().await.expect("free");
             let lost = guard.cancellation();
             guard.check().expect("held");
-            // The only thread sleeps: as after SIGSTOP, nothing of the client runs meanwhile.
+            // sleep: the only thread, as after SIGSTOP, so nothing of the client runs meanwhile.
             std::thread::sleep(ttl);
             let first = guard.check();
             assert!(!lost.is_cancelled(), "nothing ran that could have signalled");
@@ -212,6 +213,7 @@ pub(crate) async fn rule_7_renewal_stops_with_the_last_handle(bench: &dyn Bench)
     let (hold, _) = bob.until_free("k").await;
     bob.leave(&hold).await;
     let renewed = chaos.count(Call::Renew);
+    // sleep: longer than the TTL, in which renewals would show.
     tokio::time::sleep(ttl).await;
     assert_eq!(chaos.count(Call::Renew), renewed, "somebody still renews");
 }

@@ -123,6 +123,7 @@ pub(crate) async fn a_killed_waiter_does_not_hold_up_the_line(bench: &dyn Bench)
     if bench.reach() == Reach::Processes && bob.store.guarantees().line {
         soon("the worker is in line", async {
             while bob.line("k").await.1.is_empty() {
+                // sleep: the line is looked at until it is as expected.
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
@@ -146,6 +147,7 @@ pub(crate) async fn a_stopped_holder_finds_its_hold_lost(bench: &dyn Bench) {
         assert!(later > fence, "{later:?} after {fence:?}: the resource refuses the stale one");
         later
     } else {
+        // sleep: longer than the TTL.
         tokio::time::sleep(ttl).await;
         fence
     };

@@ -21,6 +21,7 @@ async fn only(actor: &Actor, on: &str, holders: usize) {
             if held.len() == holders && waiting.is_empty() {
                 return;
             }
+            // sleep: a clock is looked at until it has moved.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

@@ -28,6 +28,7 @@ pub(crate) async fn rule_2_a_late_grant_is_no_grant_and_is_given_back(bench: &dy
     let sent = chaos.log().iter().find(|sent| sent.call == Call::Enter).expect("arrived").at;
     soon("the grant", async {
         while bob.inspect("k").await.holders.is_empty() {
+            // sleep: the line is looked at until it is as expected.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
@@ -49,6 +50,7 @@ pub(crate) async fn rule_2_a_slow_answer_moves_no_deadline(bench: &dyn Bench) {
         chaos.once(slow, Fault::HoldReply);
         let locking = tokio::spawn(async move { mutex.lock().await });
         soon("the slow call", chaos.arrived(slow, 1)).await;
+        // sleep: the answer is to be slow.
         tokio::time::sleep(alice.timing().renew_every() / 4).await;
         // A renewal is slow beside a guard, whose deadline its answer moves.
         let early = (slow == Call::Renew).then(|| latest_deadline_before(&chaos, &alice));
@@ -56,6 +58,7 @@ pub(crate) async fn rule_2_a_slow_answer_moves_no_deadline(bench: &dyn Bench) {
         let guard = soon("a lock", locking).await.expect("no panic").expect("locks");
         soon("the answer counts", async {
             while early.is_some_and(|early| guard.deadline() <= early) {
+                // sleep: the deadline is looked at until a renewal moved it.
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         })
@@ -97,23 +100,25 @@ pub(crate) async fn rule_2_a_hand_over_counts_from_the_last_acknowledged_renewal
     bench: &dyn Bench,
 ) {
     let bob = Actor::patient(bench).await;
-    let chaos = Chaos::new(bench.handle());
-    let ttl = brief(&chaos) * 6;
-    let alice = client(Arc::new(chaos.clone()), ttl);
+    let ttl = brief(&*bob.store) * 6;
     // The time that passes between the last renewal and the hand-over must show.
     for passed in [Duration::ZERO, ttl / 4, ttl * 2 / 5] {
-        chaos.heal();
+        // A session of its own: frozen renewals must not make the next one older.
+        let chaos = Chaos::new(bench.handle());
+        let alice = client(Arc::new(chaos.clone()), ttl);
         let hold = claim("k");
         bob.until_held(&hold).await;
         let mutex = alice.mutex("k").expect("a mutex");
         let waiting = tokio::spawn(async move { mutex.lock().await });
         soon("in line", async {
             while chaos.guarantees().line && bob.line("k").await.1.is_empty() {
+                // sleep: the line is looked at until it is as expected.
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
         .await;
         chaos.always(Call::Renew, Fault::Freeze);
+        // sleep: the waiter is to be this old when it is granted.
         tokio::time::sleep(passed).await;
         bob.leave(&hold).await;
         let guard = match soon("handed over", waiting).await.expect("no panic") {
@@ -136,6 +141,7 @@ pub(crate) async fn a_short_lease_is_renewed_before_the_guard_is_given_out(bench
         bob.until_held(&hold).await;
         let mutex = alice.mutex("k").expect("a mutex");
         let waiting = tokio::spawn(async move { mutex.lock().await });
+        // sleep: the waiter is to be this old when it is granted.
         tokio::time::sleep(every / 2).await;
         bob.leave(&hold).await;
         let guard = soon("granted", waiting).await.expect("no panic").expect("locks");

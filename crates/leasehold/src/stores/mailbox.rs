@@ -46,6 +46,7 @@ impl Mailbox {
     }
 
     /// Tells everyone to look again: the connection was interrupted, messages may be lost.
+    #[allow(dead_code, reason = "a build without a store that needs it")]
     pub(crate) fn tell_all(&self) {
         for slot in lock(&self.claims).values() {
             slot.told.notify_one();
@@ -78,6 +79,7 @@ impl Mailbox {
     }
 
     /// Tells every session to renew ahead of time: what was told before may not have been heard.
+    #[allow(dead_code, reason = "a build without a store that needs it")]
     pub(crate) fn disturb_all(&self) {
         for session in lock(&self.sessions).values() {
             session.notify_one();

@@ -81,6 +81,7 @@ async fn a_token_that_is_no_longer_valid_is_renewed() {
     etcd.members()[0].start_again();
     assert_eq!(alice.enter(&hold).await, Place::Held(first));
     // And one expires after a second without use.
+    // sleep: until the token has expired.
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(alice.enter(&hold).await, Place::Held(first));
 

@@ -99,6 +99,7 @@ async fn lapse(raw: &mut crate::server::Raw, wait_key: &str, claim: &str) {
         if time.0 * 1000 + time.1 / 1000 > expiry {
             return;
         }
+        // sleep: the line is looked at until it is as expected.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -173,6 +174,7 @@ async fn heartbeats_keep_a_place_in_line_and_a_hold() {
     node.acquire(&held).await;
     node.enter(&waiting).await;
     for _ in 0..6 {
+        // sleep: renews at a fraction of the TTL.
         tokio::time::sleep(SHORT / 4).await;
         let roll = [held.clone(), waiting.clone()];
         let renewed = node.store.renew(&node.session, &roll).await.unwrap();
