@@ -32,6 +32,9 @@ impl Client {
     /// | `sqlite:` | the embedded store in the user's state directory |
     /// | `sqlite:PATH` | the embedded store in the file `PATH` |
     /// | `redis://…`, `rediss://…`, `redis+unix:///…` | a Redis server |
+    /// | `postgres://…` | a PostgreSQL server |
+    /// | `etcd://…`, `etcds://…` | an etcd cluster |
+    /// | `zookeeper://…` | a ZooKeeper ensemble |
     /// | `memory:` | this process only, for tests |
     ///
     /// # Errors
