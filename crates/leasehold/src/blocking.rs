@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{ClientBuilder, IntoKeyError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Released;
+use crate::session::Wait;
 use crate::store::Store;
 
 /// The blocking twin of [`crate::Client`].
@@ -114,6 +115,12 @@ impl Mutex {
     /// As there.
     pub fn note(self, text: &str) -> Result<Self> {
         Ok(Self { mutex: self.mutex.note(text)?, runtime: self.runtime })
+    }
+
+    /// As [`crate::Mutex::on_wait`].
+    #[must_use]
+    pub fn on_wait(self, observer: impl Fn(Wait<'_>) + Send + Sync + 'static) -> Self {
+        Self { mutex: self.mutex.on_wait(observer), runtime: self.runtime }
     }
 
     /// As [`crate::Mutex::lock`].
