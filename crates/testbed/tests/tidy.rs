@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mutex", &["error", "session", "guard"]),
     ("client", &["error", "store", "stores", "session", "mutex"]),
     ("detached", &["error", "clock", "session", "guard", "client"]),
-    ("blocking", &["error", "store", "guard", "client"]),
+    ("blocking", &["error", "store", "session", "guard", "client"]),
 ];
 
 /// The crates of the workspace, each with those that it may be built on.
@@ -36,7 +36,6 @@ const DRIVERS: &[(&str, &str)] = &[
     ("sqlite", "rusqlite"),
     ("postgres", "tokio_postgres"),
     ("etcd", "tonic"),
-    ("zookeeper", "zookeeper_client"),
 ];
 
 /// What all stores share, besides the contract.

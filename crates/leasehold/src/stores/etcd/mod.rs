@@ -84,7 +84,6 @@ mod proto;
 mod session;
 mod sessions;
 mod shared;
-mod status;
 mod store;
 mod txn;
 mod watch;

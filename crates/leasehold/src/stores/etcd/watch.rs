@@ -9,15 +9,13 @@ use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::stream::StreamExt;
 use leasehold_core::backoff::Backoff;
 use leasehold_core::{Claim, SessionId};
-use tonic::Streaming;
 
 use super::layout::LeaseId;
 use super::proto::{
     Event, EventKind, Filter, KeyValue, WatchCancel, WatchCreate, WatchOrder, WatchRequest,
     WatchResponse,
 };
-use super::status::Failure;
-use super::wire::Wire;
+use super::wire::{Failure, Wire, next};
 use crate::random;
 
 /// The waits between two attempts to open the stream again.
@@ -282,14 +280,6 @@ impl<L: Listener> Task<L> {
         if let Some(listener) = self.listener.upgrade() {
             listener.seen(purpose, seen);
         }
-    }
-}
-
-async fn next(down: &mut Streaming<WatchResponse>) -> Result<WatchResponse, Failure> {
-    match down.message().await {
-        Ok(Some(message)) => Ok(message),
-        Ok(None) => Err(super::status::read(tonic::Status::unavailable("the stream ended"))),
-        Err(status) => Err(super::status::read(status)),
     }
 }
 

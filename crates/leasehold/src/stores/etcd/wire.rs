@@ -2,10 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::stream::Stream;
 use http::uri::PathAndQuery;
+use leasehold_core::Moment;
 use prost::Message;
 use secrecy::ExposeSecret as _;
 use tokio::sync::Notify;
@@ -18,9 +19,16 @@ use tonic_prost::ProstCodec;
 use super::config::{Config, Tls};
 use super::procedure::{AUTHENTICATE, Procedure, WATCH};
 use super::proto::{AuthenticateRequest, WatchRequest, WatchResponse};
-use super::status::{self, Failure};
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::random;
+
+mod status;
+
+pub(super) use status::Failure;
+
+/// What the watch stream brings.
+pub(super) type Incoming = Streaming<WatchResponse>;
 
 /// How often a connection with something under way is probed, and how long the answer may take.
 /// A server closes connections that probe more often than every 5 s (`grpc-keepalive-min-time`).
@@ -158,7 +166,7 @@ impl Wire {
         &self,
         at: usize,
         requests: impl Stream<Item = WatchRequest> + Send + 'static,
-    ) -> Result<Streaming<WatchResponse>, Failure> {
+    ) -> Result<Incoming, Failure> {
         let opening = async {
             let (mut grpc, request) = self.prepare(at, requests).await?;
             grpc.streaming(request, PathAndQuery::from_static(WATCH.path), ProstCodec::default())
@@ -180,7 +188,7 @@ impl Wire {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        let mut impatience = Impatience { wire: self, at, since: Instant::now(), answered: false };
+        let mut impatience = Impatience { wire: self, at, since: clock::now(), answered: false };
         let asking = async {
             let request = futures::stream::once(std::future::ready(request));
             let (mut grpc, request) = self.prepare(at, request).await?;
@@ -364,15 +372,24 @@ impl Wire {
 struct Impatience<'a> {
     wire: &'a Wire,
     at: usize,
-    since: Instant,
+    since: Moment,
     answered: bool,
 }
 
 impl Drop for Impatience<'_> {
     fn drop(&mut self) {
-        if !self.answered && self.since.elapsed() > SLOW {
+        if !self.answered && clock::now().since(self.since) > SLOW {
             self.wire.turn_from(self.at);
         }
+    }
+}
+
+/// The next message of the watch stream.
+pub(super) async fn next(down: &mut Incoming) -> Result<WatchResponse, Failure> {
+    match down.message().await {
+        Ok(Some(message)) => Ok(message),
+        Ok(None) => Err(status::read(Status::unavailable("the stream ended"))),
+        Err(status) => Err(status::read(status)),
     }
 }
 

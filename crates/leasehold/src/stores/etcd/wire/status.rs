@@ -8,7 +8,7 @@ use crate::error::ErrorKind;
 
 /// Why one attempt at one member failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(in crate::stores::etcd) enum Failure {
     /// This member cannot serve; another may. Whether the request had an effect, if it is one
     /// that has effects, is `unknown`.
     Member { unknown: bool, source: Status },
@@ -20,7 +20,7 @@ pub(super) enum Failure {
 
 /// Reads an error. etcd's own are told by their text, which is the same since version 3.0
 /// (`api/v3rpc/rpctypes/error.go`), because one code stands for several.
-pub(super) fn read(status: Status) -> Failure {
+pub(in crate::stores::etcd) fn read(status: Status) -> Failure {
     let text = status.message();
     let says = |part: &str| text.contains(part);
     let refused = |kind, detail| (kind, detail);
@@ -82,6 +82,6 @@ fn never_sent(status: &Status) -> bool {
 }
 
 /// Whether the server has no users: then a token is not needed.
-pub(super) fn says_no_authentication(status: &Status) -> bool {
+pub(in crate::stores::etcd) fn says_no_authentication(status: &Status) -> bool {
     status.code() == Code::FailedPrecondition && status.message().contains("is not enabled")
 }
