@@ -23,7 +23,7 @@ pub fn now() -> Moment {
 
 /// The wall clock: microseconds since 1970, by which fences also grow where a counter was lost.
 /// Nothing measures a duration with it: it can be set.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "zookeeper"))]
 pub(crate) fn wall_micros() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();

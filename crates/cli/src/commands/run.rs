@@ -114,6 +114,10 @@ impl Opened {
     }
 
     /// What the store sees this process's life by, if it does.
+    #[cfg_attr(
+        not(feature = "sqlite"),
+        expect(clippy::unused_async, reason = "only the embedded store has one")
+    )]
     async fn lifeline(&self) -> leasehold::Result<Option<OwnedFd>> {
         #[cfg(feature = "sqlite")]
         if let Some(embedded) = &self.embedded {
