@@ -1,113 +1,7 @@
-//! The quorum fence: one fencing token out of independent servers, none of which can be trusted to
-//! stay up.
-//!
-//! Each server keeps the lock key (a token with a TTL) and beside it a counter. A tenure, the time
-//! during which one token is at a server, begins by raising the counter; only the tenure's token
-//! may raise it further. An [`Attempt`] asks all servers at once, takes the greatest counter it
-//! was told as the fence, and raises the other counters to it where they fell short.
-//!
-//! **An acknowledgement counts only if the counter then equals the fence exactly.** With "it was
-//! raised to at least that" one early expiry gives two holders the same fence.
-//!
-//! # What it promises
-//!
-//! If counters are never lost and only a tenure's token raises its counter, then:
-//!
-//! - any two grants have different fences, even if both hold at once, after early expiry, clock
-//!   jumps, duplicated requests and lost replies: a fence needs a majority of tenures that stood at
-//!   it exactly, two majorities share a server, and no two tenures of one server ever stand at the
-//!   same counter;
-//! - if one grant was made before the other's attempt *sent* anything, its fence is smaller: its
-//!   majority's counters stand at its fence or above, and the later tenure begins above that.
-//!
-//! Overlapping attempts under unsound clocks have unique fences, not ordered ones. With sound
-//! clocks (no token expires early) grants do not overlap, so their order is the fences' order.
-//!
-//! # What it needs
-//!
-//! A server that restarts must not have forgotten its counter. That is persistence with a sync
-//! *before* the reply. Without it, a counter that follows the clock and a restart delayed by the
-//! TTL plus twice the clock skew serve as well: see [`Server::acquire`]. The tests drop each of
-//! these needs and watch the promise break.
+//! From nothing to a grant by a majority.
 
-use crate::{ClaimId, Fence};
-
-/// How far ahead of a server's clock a proposal may push its counter, in microseconds: so that
-/// one client with a wild clock does not use up the numbers.
-pub const PROPOSAL_AHEAD: u64 = 10_000_000;
-
-/// The rule that each server follows, atomically for each request.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Server {
-    /// The token that is at the server now.
-    holder: Option<ClaimId>,
-    counter: u64,
-}
-
-/// What a server answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Vote {
-    /// The token is at the server, whose counter stands here.
-    Granted(u64),
-    /// Another's token is there, or, for a raise, ours is not.
-    Denied,
-}
-
-impl Server {
-    /// Begins a tenure if no token is there; asking again with the same token changes nothing.
-    ///
-    /// `proposal` lets the servers agree at once; `clock` is the server's own in microseconds.
-    pub fn acquire(&mut self, token: ClaimId, proposal: u64, clock: u64) -> Vote {
-        match self.holder {
-            Some(holder) if holder == token => Vote::Granted(self.counter),
-            Some(_) => Vote::Denied,
-            None => {
-                let proposal = proposal.min(clock.saturating_add(PROPOSAL_AHEAD));
-                self.holder = Some(token);
-                self.counter = self.counter.saturating_add(1).max(proposal);
-                Vote::Granted(self.counter)
-            }
-        }
-    }
-
-    /// Raises the counter to `fence`, if the token is still there and the counter is lower.
-    pub fn raise(&mut self, token: ClaimId, fence: u64) -> Vote {
-        if self.holder != Some(token) {
-            return Vote::Denied;
-        }
-        self.counter = self.counter.max(fence);
-        Vote::Granted(self.counter)
-    }
-
-    /// Ends the tenure of `token`, if it is there.
-    pub fn release(&mut self, token: ClaimId) {
-        if self.holder == Some(token) {
-            self.holder = None;
-        }
-    }
-
-    /// Ends whatever tenure there is: the TTL ran out.
-    pub const fn expire(&mut self) {
-        self.holder = None;
-    }
-
-    /// The server restarted and remembers neither token nor counter.
-    pub fn forget(&mut self) {
-        *self = Self::default();
-    }
-
-    /// The counter as it stands.
-    #[must_use]
-    pub const fn counter(&self) -> u64 {
-        self.counter
-    }
-}
-
-/// More than half of `servers`.
-#[must_use]
-pub const fn majority(servers: usize) -> usize {
-    servers / 2 + 1
-}
+use super::{Vote, majority};
+use crate::Fence;
 
 /// One claim's way to a grant by a majority. Knows no time and sends nothing: it is told what each
 /// server answered and says what to do next.
@@ -216,15 +110,19 @@ impl Attempt {
         }
         if servers.is_empty() { Step::Wait } else { Step::Raise { servers, fence } }
     }
+
+    /// Where each server is known to stand with our token.
+    pub(super) fn standing(&self) -> impl Iterator<Item = Option<u64>> + '_ {
+        self.servers.iter().map(|state| match state {
+            State::Stands(counter) => Some(*counter),
+            State::Asked | State::Raising(..) | State::Out => None,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn token(byte: u8) -> ClaimId {
-        ClaimId::from_random([byte; 16])
-    }
 
     #[test]
     fn agreeing_servers_grant_in_one_round_without_the_slow_one() {
@@ -266,25 +164,5 @@ mod tests {
         assert_eq!(attempt.step(), Step::Raise { servers: vec![0], fence: 8 });
         attempt.raised(0, 8, Vote::Denied);
         assert_eq!(attempt.step(), Step::Wait, "the third server has not answered");
-    }
-
-    #[test]
-    fn a_tenure_begins_above_the_one_before_and_only_its_token_raises_it() {
-        let mut server = Server::default();
-        assert_eq!(server.acquire(token(1), 0, 0), Vote::Granted(1));
-        assert_eq!(server.acquire(token(1), 50, 0), Vote::Granted(1), "a retry changes nothing");
-        assert_eq!(server.acquire(token(2), 0, 0), Vote::Denied);
-        assert_eq!(server.raise(token(2), 9), Vote::Denied);
-        assert_eq!(server.raise(token(1), 9), Vote::Granted(9));
-        server.release(token(2));
-        assert_eq!(server.acquire(token(2), 0, 0), Vote::Denied);
-        server.release(token(1));
-        assert_eq!(server.acquire(token(2), 0, 0), Vote::Granted(10));
-    }
-
-    #[test]
-    fn a_wild_proposal_moves_the_counter_little() {
-        let mut server = Server::default();
-        assert_eq!(server.acquire(token(1), u64::MAX, 5), Vote::Granted(5 + PROPOSAL_AHEAD));
     }
 }
