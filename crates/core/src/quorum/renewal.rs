@@ -10,8 +10,8 @@ use crate::Fence;
 /// Every tenure begins with a raised counter, so the counter is the tenure's name: a server counts
 /// if it extended the token *and* its counter is the one it was last known by. That holds also
 /// when a top-up's answer was lost and asking again says "extended", or when a request of the
-/// grant arrives late and begins a tenure of its own. A server that was topped up counts once
-/// a later round has the majority without it.
+/// grant arrives late and begins a tenure of its own. What a server says counts later if it was
+/// said before a round was kept without it: a top-up counts from the next round on.
 ///
 /// ```
 /// use leasehold_core::quorum::{Attempt, Beat, Renewal, Step, Verdict, Vote};
@@ -37,7 +37,10 @@ pub struct Renewal {
 /// One server, as the hold knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Tenure {
-    /// The counter at which our tenure stood when the hold was last proven.
+    /// The counter at which our tenure stood, as last told.
+    known: Option<u64>,
+    /// What was known when the hold was last proven: our tenure since then, if the counter still
+    /// stands there.
     proven: Option<u64>,
     answer: Answer,
 }
@@ -69,7 +72,8 @@ impl Renewal {
     #[must_use]
     pub fn new(attempt: &Attempt, fence: Fence) -> Self {
         let tenures = attempt.standing();
-        let tenures = tenures.map(|proven| Tenure { proven, answer: Answer::None }).collect();
+        let tenures =
+            tenures.map(|known| Tenure { known, proven: known, answer: Answer::None }).collect();
         Self { fence, tenures }
     }
 
@@ -82,13 +86,7 @@ impl Renewal {
     /// Begins a round: the requests are sent to all servers. An answer to an earlier round must
     /// not be told any more.
     pub fn again(&mut self) {
-        let proven = self.step() == Verdict::Kept;
         for tenure in &mut self.tenures {
-            if let Answer::Beat(Beat::Extended(counter) | Beat::ToppedUp(counter)) = tenure.answer
-                && proven
-            {
-                tenure.proven = Some(counter);
-            }
             tenure.answer = Answer::Awaited;
         }
     }
@@ -96,8 +94,19 @@ impl Renewal {
     /// Takes a server's answer. A second one in the same round, and one after the server was given
     /// up, change nothing.
     pub fn told(&mut self, server: usize, beat: Beat) {
-        if self.tenures[server].answer == Answer::Awaited {
-            self.tenures[server].answer = Answer::Beat(beat);
+        if self.tenures[server].answer != Answer::Awaited {
+            return;
+        }
+        let was_kept = self.step() == Verdict::Kept;
+        self.tenures[server].answer = Answer::Beat(beat);
+        if let Beat::Extended(counter) | Beat::ToppedUp(counter) = beat {
+            self.tenures[server].known = Some(counter);
+        }
+        // Not what is told later: between this proof and that answer another may come and go.
+        if !was_kept && self.step() == Verdict::Kept {
+            for tenure in &mut self.tenures {
+                tenure.proven = tenure.known;
+            }
         }
     }
 
@@ -110,11 +119,11 @@ impl Renewal {
     }
 
     /// What the answers prove so far. A slow server is not waited for once a majority is certain,
-    /// either way; its answer should still be told if it comes, so that it counts next time.
+    /// either way; its answer should still be told if it comes, so that it counts later.
     #[must_use]
     pub fn step(&self) -> Verdict {
         let (mut kept, mut gone, mut awaited) = (0, 0, 0);
-        for Tenure { proven, answer } in &self.tenures {
+        for Tenure { proven, answer, .. } in &self.tenures {
             match *answer {
                 Answer::Awaited => awaited += 1,
                 Answer::Beat(Beat::Extended(counter)) if *proven == Some(counter) => kept += 1,
@@ -178,7 +187,16 @@ mod tests {
         let mut renewal = hold();
         assert_eq!(round(&mut renewal, [SAME, None, NEW]), Verdict::Unknown);
         assert_eq!(round(&mut renewal, [SAME, None, SINCE_NEW]), Verdict::Unknown, "never proven");
-        assert_eq!(round(&mut renewal, [SAME, SAME, SINCE_NEW]), Verdict::Kept);
+        assert_eq!(round(&mut renewal, [SAME, SAME, None]), Verdict::Kept, "what was said, counts");
+        assert_eq!(round(&mut renewal, [SAME, None, SINCE_NEW]), Verdict::Kept);
+    }
+
+    #[test]
+    fn what_is_told_after_the_proof_counts_after_the_next() {
+        let mut renewal = hold();
+        assert_eq!(round(&mut renewal, [SAME, SAME, NEW]), Verdict::Kept);
+        assert_eq!(round(&mut renewal, [SAME, None, SINCE_NEW]), Verdict::Unknown);
+        assert_eq!(round(&mut renewal, [SAME, SAME, None]), Verdict::Kept);
         assert_eq!(round(&mut renewal, [SAME, None, SINCE_NEW]), Verdict::Kept);
     }
 
