@@ -28,9 +28,15 @@
 //! # What it needs
 //!
 //! A server that restarts must not have forgotten its counter. That is persistence with a sync
-//! *before* the reply. Without it, a counter that follows the clock and a restart delayed by the
-//! TTL plus twice the clock skew serve as well: see [`Server::acquire`]. The tests drop each of
-//! these needs and watch the promise break.
+//! *before* the reply. The exhaustive test drops this need and watches the promise break. It
+//! covers attempts, not yet renewals.
+//!
+//! Argued, not tested yet: since every tenure begins no lower than its server's clock, a server
+//! that forgets does no harm if it restarts no sooner than the greater of the TTL and
+//! [`PROPOSAL_AHEAD`], plus twice the greatest skew of the servers' clocks. The TTL alone is too
+//! little for the fences: a proposal may have pushed them that far ahead of the clock. A counter
+//! may therefore also expire, once the clock is past it by more than the clock may ever step back,
+//! and never before the token beside it.
 
 mod attempt;
 mod renewal;
