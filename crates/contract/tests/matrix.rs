@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files beside the stores that are none.
-const NO_STORES: [&str; 2] = ["mod", "mailbox"];
+const NO_STORES: [&str; 4] = ["mod", "dial", "mailbox", "tls"];
 
 fn here() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -39,7 +39,7 @@ const DRIVERS: &[(&str, &str)] = &[
 ];
 
 /// What all stores share, besides the contract.
-const SHARED_BY_STORES: &[&str] = &["mailbox"];
+const SHARED_BY_STORES: &[&str] = &["dial", "mailbox", "tls"];
 
 const LONGEST_FILE: usize = 600;
 

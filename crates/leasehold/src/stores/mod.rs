@@ -1,5 +1,7 @@
 //! The lock services.
 
+#[cfg(any(feature = "redis", feature = "zookeeper"))]
+pub(crate) mod dial;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 pub(crate) mod mailbox;
@@ -10,6 +12,8 @@ pub mod postgres;
 pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(any(feature = "redis", feature = "postgres", feature = "zookeeper"))]
+pub(crate) mod tls;
 #[cfg(feature = "zookeeper")]
 pub mod zookeeper;
 

@@ -129,6 +129,16 @@ async fn tls_is_as_strict_as_the_mode_says() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_used_is_named() {
+    let server = Server::options().tls().start();
+    let error =
+        refusal(&format!("{}?sslrootcert=/no/such.pem&sslmode=verify-ca", server.url())).await;
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error:?}");
+    assert!(error.to_string().contains("/no/such.pem"), "{error}");
+    assert!(std::error::Error::source(&error).is_some(), "{error:?}");
+}
+
+#[tokio::test]
 async fn verify_full_checks_the_name_and_verify_ca_does_not() {
     let server = Server::options().tls().start();
     let ca = server.certificates().ca();

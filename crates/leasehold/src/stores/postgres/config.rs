@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use secrecy::SecretString;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::stores::tls::Identity;
 
 /// How long a connection may take to be made, unless the URL says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,9 +45,10 @@ pub(super) enum Host {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tls {
     pub(super) mode: TlsMode,
-    pub(super) roots: Roots,
-    /// A certificate of ours, and its key.
-    pub(super) identity: Option<(PathBuf, PathBuf)>,
+    /// Certificates to trust instead of the system's.
+    pub(super) ca: Option<PathBuf>,
+    /// What to show to a server that asks who we are.
+    pub(super) identity: Option<Identity>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +58,6 @@ pub(super) enum TlsMode {
     Require,
     VerifyCa,
     VerifyFull,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Roots {
-    System,
-    File(PathBuf),
 }
 
 impl Config {
@@ -175,12 +171,8 @@ impl Fields {
                 return Err(invalid(format!("sslmode is one of: {known}")));
             }
         };
-        let roots = match roots {
-            None => Roots::System,
-            Some(name) if name == "system" => Roots::System,
-            Some(path) => Roots::File(path.into()),
-        };
-        Ok(Tls { mode, roots, identity })
+        let ca = roots.filter(|name| name != "system").map(PathBuf::from);
+        Ok(Tls { mode, ca, identity })
     }
 
     fn schema(&mut self) -> Result<String> {
@@ -308,7 +300,7 @@ mod tests {
         assert_eq!(config.password.as_ref().unwrap().expose_secret(), "p:w/");
         assert_eq!(config.database.as_deref(), Some("d b"));
         assert_eq!(config.tls.mode, TlsMode::VerifyFull);
-        assert_eq!(config.tls.roots, Roots::File("/ca.pem".into()));
+        assert_eq!(config.tls.ca, Some("/ca.pem".into()));
         assert_eq!(config.tls.identity, Some(("c".into(), "k".into())));
         assert_eq!(config.connect_timeout, Duration::from_secs(2));
         assert_eq!(config.request_timeout, Duration::from_millis(500));
@@ -324,7 +316,7 @@ mod tests {
         let config = parse("postgres://");
         assert_eq!(config.hosts, [tcp("localhost", 5432)]);
         assert_eq!((config.user, config.password.is_none(), config.database), (None, true, None));
-        assert_eq!(config.tls, Tls { mode: TlsMode::Prefer, roots: Roots::System, identity: None });
+        assert_eq!(config.tls, Tls { mode: TlsMode::Prefer, ca: None, identity: None });
         assert_eq!(config.schema, "leasehold");
     }
 

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::stores::dial::Tls;
 
 const DEFAULT_PORT: u16 = 6379;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,16 +31,6 @@ pub(super) struct Config {
 pub(super) enum Address {
     Tcp { host: String, port: u16, tls: Option<Tls> },
     Unix(PathBuf),
-}
-
-/// What a TLS connection trusts and shows. Files are read when connecting, so that certificates
-/// can be exchanged while the process runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tls {
-    /// Certificates to trust instead of the system's.
-    pub(super) ca: Option<PathBuf>,
-    /// The client's certificate chain and its private key.
-    pub(super) identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl Config {

@@ -5,6 +5,7 @@ use std::fmt;
 use leasehold_core::Key;
 
 use crate::error::{Effect, Error, ErrorKind};
+use crate::stores::tls;
 
 /// The half of an [`Error`] that the connection knows.
 #[derive(Debug)]
@@ -75,5 +76,11 @@ impl Failure {
             Some(source) => error.because(source),
             None => error,
         }
+    }
+}
+
+impl From<tls::Failure> for Failure {
+    fn from(tls::Failure { kind, detail, source }: tls::Failure) -> Self {
+        Self { source, ..Self::new(kind, detail) }
     }
 }

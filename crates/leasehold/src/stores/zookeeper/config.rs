@@ -11,6 +11,7 @@ use url::form_urlencoded;
 
 use super::names::{self, Dialect};
 use crate::error::{Error, ErrorKind, Result};
+use crate::stores::dial::Tls;
 
 const DEFAULT_PORT: u16 = 2181;
 const DEFAULT_TLS_PORT: u16 = 2281;
@@ -35,16 +36,6 @@ pub(super) struct Config {
 pub(super) struct Member {
     pub(super) host: String,
     pub(super) port: u16,
-}
-
-/// What a TLS connection trusts and shows. Files are read when connecting, so that certificates
-/// can be exchanged while the process runs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Tls {
-    /// Certificates to trust instead of the system's.
-    pub(super) ca: Option<PathBuf>,
-    /// The client's certificate chain and its private key.
-    pub(super) identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl Config {

@@ -161,8 +161,7 @@ pub(super) async fn dial(
     inbox: &Arc<Inbox>,
     broken: &CancellationToken,
 ) -> Result<Lane, Failure> {
-    let tls = tls::client_config(&config.tls)
-        .map_err(|error| Failure::new(error.kind(), error.to_string()))?;
+    let tls = tls::client_config(&config.tls)?;
     let limit = config.connect_timeout;
     let settings = settings(config, host);
     let connecting = settings.connect(MakeRustlsConnect::new(tls));

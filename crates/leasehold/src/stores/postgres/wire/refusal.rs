@@ -6,6 +6,7 @@ use std::fmt;
 use tokio_postgres::error::SqlState;
 
 use crate::error::{Error, ErrorKind};
+use crate::stores::tls;
 
 /// What went wrong, in a form that several callers of one connection can be told.
 #[derive(Debug, Clone)]
@@ -123,12 +124,23 @@ fn ends_backend(code: &SqlState) -> bool {
     states.contains(code) || code.code().starts_with("08")
 }
 
-fn reason(error: &tokio_postgres::Error) -> Reason {
-    if let Some(refusal) = error.as_db_error() {
-        return Reason(format!("{} ({})", refusal.message(), refusal.code().code()));
+impl From<tls::Failure> for Failure {
+    fn from(tls::Failure { kind, detail, source }: tls::Failure) -> Self {
+        let reason = source.map(|source| with_causes(&*source));
+        Self { reason, ..Self::new(kind, detail) }
     }
+}
+
+fn reason(error: &tokio_postgres::Error) -> Reason {
+    match error.as_db_error() {
+        Some(refusal) => Reason(format!("{} ({})", refusal.message(), refusal.code().code())),
+        None => with_causes(error),
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> Reason {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         text = format!("{text}: {cause}");
         source = cause.source();

@@ -5,79 +5,42 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use super::super::config::{Roots, Tls, TlsMode};
-use crate::error::{Error, ErrorKind, Result};
+use super::super::config::{Tls, TlsMode};
+use crate::error::ErrorKind;
+use crate::stores::tls::{self, Failure};
 
-const ATTEMPT: &str = "prepare TLS";
-
-/// What the driver is given. The provider is named here, so nobody has to install one.
-pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
+/// What the driver is given.
+pub(super) fn client_config(tls: &Tls) -> Result<ClientConfig, Failure> {
+    let provider = tls::provider();
     let verifier: Arc<dyn ServerCertVerifier> = match tls.mode {
         TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => {
             Arc::new(AnyServer(Arc::clone(&provider)))
         }
-        TlsMode::VerifyCa => Arc::new(AnyName(authorities(&tls.roots, &provider)?)),
-        TlsMode::VerifyFull => authorities(&tls.roots, &provider)?,
+        TlsMode::VerifyCa => Arc::new(AnyName(by_authority(tls.ca.as_deref(), &provider)?)),
+        TlsMode::VerifyFull => by_authority(tls.ca.as_deref(), &provider)?,
     };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| refused("no version of TLS is usable").because(error))?
+    let config = tls::client(provider)?
         // Which of the three it is decides `verifier`.
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let Some((certificate, key)) = &tls.identity else {
-        return Ok(config.with_no_client_auth());
-    };
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key).because(error))?;
-    let chain = certificates(certificate)?;
-    config
-        .with_client_auth_cert(chain, key)
-        .map_err(|error| refused("sslcert and sslkey do not fit together").because(error))
+    tls::showing(config, tls.identity.as_ref())
 }
 
-fn authorities(roots: &Roots, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>> {
-    let mut store = RootCertStore::empty();
-    match roots {
-        Roots::System => {
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        }
-        Roots::File(path) => {
-            for certificate in certificates(path)? {
-                store.add(certificate).map_err(|error| unreadable(path).because(error))?;
-            }
-        }
-    }
-    WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(provider))
+fn by_authority(
+    ca: Option<&Path>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, Failure> {
+    let roots = tls::authorities(ca, "sslrootcert")?;
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()
         .map_err(|error| {
-            refused(
-                "there is no certificate authority to check the server by; name one with \
-                     sslrootcert=FILE",
-            )
-            .because(error)
+            let detail = "the server's certificate cannot be checked";
+            Failure::new(ErrorKind::Invalid, detail).because(error)
         })
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| unreadable(path).because(error))
-}
-
-fn unreadable(path: &Path) -> Error {
-    refused(format!("{} is not a readable PEM file", path.display()))
-}
-
-fn refused(detail: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Invalid, ATTEMPT, detail)
 }
 
 /// `prefer` and `require`: encrypted, to whomever. It keeps out those who only listen.

@@ -1,27 +1,16 @@
 //! A byte stream to one member of the ensemble, and the handshake on it.
 
 use std::io;
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Failure;
 use super::message::{self, Credentials};
-use crate::error::ErrorKind;
-use crate::stores::zookeeper::config::{Config, Member, Tls};
+use crate::stores::dial::{self, Stream};
+use crate::stores::zookeeper::config::{Config, Member};
 
 /// The longest first answer: it has some 40 bytes. Whoever sends more does not speak ZooKeeper.
 const HANDSHAKE_MAX: u32 = 1024;
-
-pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
 /// What to say to a member.
 #[derive(Debug, Clone)]
@@ -44,12 +33,7 @@ pub(super) async fn dial(
     member: &Member,
     hello: &Hello,
 ) -> Result<Connected, Failure> {
-    let plain = TcpStream::connect((member.host.as_str(), member.port)).await.map_err(cut)?;
-    plain.set_nodelay(true).map_err(cut)?;
-    let mut stream: Box<dyn Stream> = match &config.tls {
-        None => Box::new(plain),
-        Some(tls) => secure(plain, &member.host, tls).await?,
-    };
+    let mut stream = dial::dial(&member.host, member.port, config.tls.as_ref()).await?;
     let mut frames =
         message::connect_frame(hello.resumed.as_ref(), hello.timeout_ms, hello.last_zxid);
     if let Some(secret) = config.digest() {
@@ -68,94 +52,6 @@ pub(super) async fn dial(
     }
 }
 
-async fn secure(stream: TcpStream, host: &str, tls: &Tls) -> Result<Box<dyn Stream>, Failure> {
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| {
-        let detail = format!("{host:?} is not a name that a certificate can have");
-        Failure::refused(ErrorKind::Invalid, detail).because(error)
-    })?;
-    let stream = TlsConnector::from(trust(tls)?).connect(name, stream).await;
-    Ok(Box::new(stream.map_err(untrusted)?))
-}
-
-/// The provider is passed here, so that nobody has to install a default one for the process.
-fn trust(tls: &Tls) -> Result<Arc<ClientConfig>, Failure> {
-    let roots = match &tls.ca {
-        Some(path) => from_file(path)?,
-        None => system_roots()?,
-    };
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(bad_identity)?
-        .with_root_certificates(roots);
-    let config = match &tls.identity {
-        None => builder.with_no_client_auth(),
-        Some((cert, key)) => {
-            let chain = certificates(cert)?;
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, error))?;
-            builder.with_client_auth_cert(chain, key).map_err(bad_identity)?
-        }
-    };
-    Ok(Arc::new(config))
-}
-
-fn from_file(path: &Path) -> Result<RootCertStore, Failure> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
-        roots.add(certificate).map_err(|error| unreadable(path, error))?;
-    }
-    Ok(roots)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let found = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(path, error))?;
-    if found.is_empty() {
-        let detail = format!("{} contains no certificate in PEM form", path.display());
-        return Err(Failure::refused(ErrorKind::Invalid, detail));
-    }
-    Ok(found)
-}
-
-/// The system's certificates, read once per process: reading them takes milliseconds.
-fn system_roots() -> Result<RootCertStore, Failure> {
-    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
-    let roots = ROOTS.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        roots
-    });
-    if roots.is_empty() {
-        let detail = "the system has no certificates to trust; name a file with `?ca=`";
-        return Err(Failure::refused(ErrorKind::Denied, detail));
-    }
-    Ok(roots.clone())
-}
-
 fn cut(error: io::Error) -> Failure {
-    Failure::unreachable("no connection; is the server running, and reachable?").because(error)
-}
-
-fn unreadable(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
-    let detail = format!("{} cannot be used", path.display());
-    Failure::refused(ErrorKind::Invalid, detail).because(error)
-}
-
-fn bad_identity(error: rustls::Error) -> Failure {
-    Failure::refused(ErrorKind::Invalid, "the client certificate cannot be used").because(error)
-}
-
-fn untrusted(error: io::Error) -> Failure {
-    let certificate = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-        .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)));
-    let failure = if certificate {
-        let detail = "the server's certificate is not trusted; name its authority with `?ca=`";
-        Failure::refused(ErrorKind::Denied, detail)
-    } else {
-        Failure::unreachable("no TLS connection; does this port speak TLS?")
-    };
-    failure.because(error)
+    dial::unreachable(error).into()
 }

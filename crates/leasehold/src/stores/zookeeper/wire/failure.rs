@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::message::Code;
 use crate::error::{Error, ErrorKind};
+use crate::stores::tls;
 
 type Source = Arc<dyn std::error::Error + Send + Sync + 'static>;
 
@@ -35,15 +36,6 @@ impl Failure {
         Self::unreachable("what answers does not speak ZooKeeper's protocol")
     }
 
-    pub(super) fn because(self, error: impl std::error::Error + Send + Sync + 'static) -> Self {
-        match self {
-            Self::Unsent { kind, detail, .. } => {
-                Self::Unsent { kind, detail, source: Some(Arc::new(error)) }
-            }
-            other => other,
-        }
-    }
-
     /// Whether trying another member may help.
     pub(super) const fn is_passing(&self) -> bool {
         matches!(self, Self::Unsent { kind: ErrorKind::Unavailable, .. } | Self::Cut)
@@ -73,6 +65,12 @@ impl Failure {
                 }
             }
         }
+    }
+}
+
+impl From<tls::Failure> for Failure {
+    fn from(tls::Failure { kind, detail, source }: tls::Failure) -> Self {
+        Self::Unsent { kind, detail, source: source.map(Arc::from) }
     }
 }
 

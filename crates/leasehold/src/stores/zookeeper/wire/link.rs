@@ -16,10 +16,11 @@ use tokio::sync::oneshot;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Failure;
-use super::dial::{Connected, Hello, Stream, dial};
+use super::dial::{Connected, Hello, dial};
 use super::message::{self, Answer, Code, Credentials, Frame, Request};
 use crate::clock;
 use crate::random;
+use crate::stores::dial::Stream;
 use crate::stores::zookeeper::config::Config;
 
 /// The longest answer: the names of a million nodes. A server that sends more is none.
