@@ -18,24 +18,24 @@ const MAX_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// Where a Redis server is, and how to speak to it.
 #[derive(Clone)]
-pub(super) struct Config {
-    pub(super) address: Address,
-    pub(super) user: Option<String>,
+pub(in crate::stores) struct Config {
+    pub(in crate::stores) address: Address,
+    pub(in crate::stores) user: Option<String>,
     pub(super) password: Option<SecretString>,
-    pub(super) database: u32,
+    pub(in crate::stores) database: u32,
     /// How long one request may take, a new connection included.
-    pub(super) timeout: Duration,
+    pub(in crate::stores) timeout: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Address {
+pub(in crate::stores) enum Address {
     Tcp { host: String, port: u16, tls: Option<Tls> },
     Unix(PathBuf),
 }
 
 impl Config {
     /// Reads a URL. Does no IO.
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(in crate::stores) fn parse(text: &str) -> Result<Self> {
         // The parser's errors do not repeat the URL, which may contain a password.
         let url = Url::parse(text).map_err(|error| invalid(format!("{error} in the Redis URL")))?;
         if url.fragment().is_some() {

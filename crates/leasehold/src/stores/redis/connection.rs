@@ -1,6 +1,7 @@
 //! The one connection that a store handle shares: made when first needed, replaced when it ends.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,6 @@ use leasehold_core::backoff::Backoff;
 
 use super::config::Config;
 use super::failure::Failure;
-use super::inbox::Inbox;
 use super::wire::Wire;
 use crate::error::ErrorKind;
 use crate::random;
@@ -18,12 +18,24 @@ use crate::random;
 /// The waits between attempts to reconnect in the background.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// Who hears what the server publishes.
+pub(in crate::stores) trait Listener: fmt::Debug + Send + Sync + 'static {
+    /// The names of all channels to subscribe to.
+    fn channels(&self) -> HashSet<String>;
+
+    /// Takes in a message of the server.
+    fn message(&self, channel: &[u8], text: &[u8]);
+
+    /// Another connection was made: whatever was published in between is lost.
+    fn reconnected(&self);
+}
+
 /// The connection of a store handle. A request waits for it no longer than the time-out; in the
 /// background it is sought without end, as long as there is a session that messages may come for.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(in crate::stores) struct Connection {
     config: Config,
-    inbox: Arc<Inbox>,
+    inbox: Arc<dyn Listener>,
     current: Mutex<Current>,
     /// Held while connecting, so that many requests make one connection.
     connecting: tokio::sync::Mutex<()>,
@@ -39,15 +51,15 @@ struct Current {
 
 /// A connection that works, as far as anybody knows.
 #[derive(Debug)]
-pub(super) struct Live {
-    pub(super) wire: Wire,
+pub(in crate::stores) struct Live {
+    pub(in crate::stores) wire: Wire,
     number: u64,
     subscribed: Mutex<HashSet<String>>,
 }
 
 impl Live {
     /// Subscribes to a channel, once.
-    pub(super) async fn subscribe(&self, channel: String) -> Result<(), Failure> {
+    pub(in crate::stores) async fn subscribe(&self, channel: String) -> Result<(), Failure> {
         if !lock(&self.subscribed).contains(&channel) {
             self.wire.subscribe(&channel).await?;
             lock(&self.subscribed).insert(channel);
@@ -55,14 +67,14 @@ impl Live {
         Ok(())
     }
 
-    pub(super) async fn unsubscribe(&self, channel: &str) -> Result<(), Failure> {
+    pub(in crate::stores) async fn unsubscribe(&self, channel: &str) -> Result<(), Failure> {
         lock(&self.subscribed).remove(channel);
         self.wire.unsubscribe(channel).await
     }
 }
 
 impl Connection {
-    pub(super) fn new(config: Config, inbox: Arc<Inbox>) -> Arc<Self> {
+    pub(in crate::stores) fn new(config: Config, inbox: Arc<dyn Listener>) -> Arc<Self> {
         Arc::new(Self {
             config,
             inbox,
@@ -72,12 +84,12 @@ impl Connection {
         })
     }
 
-    pub(super) fn config(&self) -> &Config {
+    pub(in crate::stores) fn config(&self) -> &Config {
         &self.config
     }
 
     /// Does `request` with the connection, within the time-out.
-    pub(super) async fn request<T, F>(
+    pub(in crate::stores) async fn request<T, F>(
         self: &Arc<Self>,
         request: impl FnOnce(Arc<Live>) -> F,
     ) -> Result<T, Failure>
@@ -148,7 +160,7 @@ impl Connection {
         drop(current);
         if number > 0 {
             // Whatever was published in between is lost.
-            self.inbox.mailbox.tell_all();
+            self.inbox.reconnected();
         }
         Ok(live)
     }

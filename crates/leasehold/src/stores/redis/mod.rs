@@ -46,17 +46,17 @@
 //! +zscore +zcard +zpopmin`. `+script|load` may be left out (and `+scan`, if nobody lists keys;
 //! `+select`, in database 0).
 
-mod answers;
-mod config;
-mod connection;
+pub(in crate::stores) mod answers;
+pub(in crate::stores) mod config;
+pub(in crate::stores) mod connection;
 mod dial;
-mod failure;
-mod inbox;
-mod keys;
-mod scripts;
-mod session;
+pub(in crate::stores) mod failure;
+pub(in crate::stores) mod inbox;
+pub(in crate::stores) mod keys;
+pub(in crate::stores) mod scripts;
+pub(in crate::stores) mod session;
 mod store;
-mod wire;
+pub(in crate::stores) mod wire;
 
 use std::time::Duration;
 

@@ -55,7 +55,7 @@ impl Redis {
     /// Fails with [`ErrorKind::Invalid`] when the URL cannot be understood.
     pub fn new(url: &str) -> Result<Self> {
         let inbox = Arc::new(Inbox::default());
-        Ok(Self { connection: Connection::new(Config::parse(url)?, Arc::clone(&inbox)), inbox })
+        Ok(Self { connection: Connection::new(Config::parse(url)?, inbox.clone()), inbox })
     }
 
     /// Refuses what the store does not keep.

@@ -19,7 +19,7 @@ const OLDEST: (u32, u32) = (6, 2);
 
 /// A connection that has said hello. Dropping it closes the connection.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(in crate::stores) struct Wire {
     connection: MultiplexedConnection,
     driver: AbortHandle,
 }
@@ -71,7 +71,7 @@ impl Wire {
     }
 
     /// Runs a script.
-    pub(super) async fn run(
+    pub(in crate::stores) async fn run(
         &self,
         script: &Script,
         keys: &[String],
@@ -100,7 +100,7 @@ impl Wire {
     }
 
     /// One step of a scan: the cursor of the next, and the names.
-    pub(super) async fn scan(
+    pub(in crate::stores) async fn scan(
         &self,
         cursor: u64,
         pattern: &str,
@@ -130,7 +130,7 @@ impl Drop for Wire {
 }
 
 /// Reads an answer.
-pub(super) fn decode<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
+pub(in crate::stores) fn decode<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
     ::redis::from_redis_value(value).map_err(|_| Failure::strange_answer())
 }
 
