@@ -57,7 +57,7 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
         #[cfg(feature = "postgres")]
         "postgres" | "postgresql" => Ok(Arc::new(Postgres::new(url)?)),
         #[cfg(feature = "etcd")]
-        scheme if Etcd::SCHEMES.contains(&scheme) => Ok(Arc::new(Etcd::new(scheme, rest)?)),
+        "etcd" | "etcds" => Ok(Arc::new(Etcd::new(url)?)),
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(Sqlite::new(url)?)),
         #[cfg(feature = "redis")]

@@ -44,11 +44,15 @@ pub(super) struct Tls {
 }
 
 impl Config {
-    /// Reads `scheme:rest`. Without IO: the files are read at the first use.
-    pub(super) fn read(scheme: &str, rest: &str) -> Result<Self> {
-        let rest = rest
-            .strip_prefix("//")
-            .ok_or_else(|| invalid("write it as etcd://host:2379,host:2379"))?;
+    /// Reads a URL. Without IO: the files are read at the first use.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let (tls, rest) = if let Some(rest) = text.strip_prefix("etcd://") {
+            (None, rest)
+        } else if let Some(rest) = text.strip_prefix("etcds://") {
+            (Some(Tls::default()), rest)
+        } else {
+            return Err(invalid("write it as etcd://host:2379,host:2379 or etcds://host:2379"));
+        };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         if !path.is_empty() {
@@ -61,8 +65,7 @@ impl Config {
             None => (None, authority),
         };
         let members = hosts.split(',').map(read_member).collect::<Result<Vec<_>>>()?;
-        let mut config =
-            Self { members, user, tls: (scheme == "etcds").then(Tls::default), timeout: TIMEOUT };
+        let mut config = Self { members, user, tls, timeout: TIMEOUT };
         config.read_options(query)?;
         Ok(config)
     }
@@ -177,29 +180,28 @@ mod tests {
 
     use super::*;
 
-    fn read(url: &str) -> Result<Config> {
-        let (scheme, rest) = url.split_once(':').unwrap();
-        Config::read(scheme, rest)
-    }
-
     #[test]
     fn a_url_names_members_user_and_files() {
-        let config = read("etcds://me:p%40ss@h1,h2:2400,[::1]:1?ca=/a%20b&cert=c&key=k").unwrap();
+        let config =
+            Config::parse("etcds://me:p%40ss@h1,h2:2400,[::1]:1?ca=/a%20b&cert=c&key=k").unwrap();
         assert_eq!(config.members, ["h1:2379", "h2:2400", "[::1]:1"]);
         let user = config.user.as_ref().unwrap();
         assert_eq!((user.name.as_str(), user.password.expose_secret()), ("me", "p@ss"));
         let tls = Tls { ca: Some("/a b".into()), identity: Some(("c".into(), "k".into())) };
         assert_eq!(config.tls, Some(tls));
         assert_eq!(config.uri(1), "https://h2:2400");
-        assert_eq!(read("etcd://h?timeout=250ms").unwrap().timeout, Duration::from_millis(250));
+        assert_eq!(
+            Config::parse("etcd://h?timeout=250ms").unwrap().timeout,
+            Duration::from_millis(250)
+        );
     }
 
     #[test]
     fn a_password_is_never_shown() {
-        let config = read("etcd://me:hunter2@h1").unwrap();
+        let config = Config::parse("etcd://me:hunter2@h1").unwrap();
         assert!(!format!("{config:?} {config}").contains("hunter2"));
         for bad in ["etcd://me:hunter2@", "etcd://me:hunter2@h1:x", "etcd://me:hun/hunter2@h1"] {
-            let error = read(bad).unwrap_err();
+            let error = Config::parse(bad).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }
     }
@@ -208,6 +210,7 @@ mod tests {
     fn a_bad_url_is_refused() {
         for bad in [
             "etcd:h1",
+            "redis://h1",
             "etcd://",
             "etcd://h1,,h2",
             "etcd://h1:0",
@@ -224,7 +227,7 @@ mod tests {
             "etcd://h1?timeout=5",
             "etcd://h1?colour=red",
         ] {
-            let error = read(bad).expect_err(bad);
+            let error = Config::parse(bad).expect_err(bad);
             assert_eq!(error.kind(), ErrorKind::Invalid, "{bad}");
         }
     }

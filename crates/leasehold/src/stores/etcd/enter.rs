@@ -370,9 +370,7 @@ mod tests {
 
     impl Opened {
         async fn new(etcd: &Etcd) -> Self {
-            let url = etcd.url();
-            let (scheme, rest) = url.split_once(':').unwrap();
-            let shared = Shared::new(Config::read(scheme, rest).unwrap());
+            let shared = Shared::new(Config::parse(&etcd.url()).unwrap());
             let ttl = Duration::from_mins(10);
             let terms = Terms { ttl, owner: Note::default(), detached: false };
             let session = shared.open(&terms).await.unwrap();

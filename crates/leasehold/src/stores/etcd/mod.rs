@@ -97,16 +97,13 @@ use crate::error::Result;
 pub struct Etcd(Arc<shared::Shared>);
 
 impl Etcd {
-    /// The schemes of its URLs.
-    pub(super) const SCHEMES: [&'static str; 2] = ["etcd", "etcds"];
-
-    /// The cluster that a URL names. Parses and checks; no IO happens before the store is used.
+    /// The cluster that `url` names. Parses and checks; no IO happens before the store is used.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) when the URL cannot be read.
-    pub(super) fn new(scheme: &str, rest: &str) -> Result<Self> {
-        Ok(Self(shared::Shared::new(config::Config::read(scheme, rest)?)))
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a URL that cannot be read.
+    pub fn new(url: &str) -> Result<Self> {
+        Ok(Self(shared::Shared::new(config::Config::parse(url)?)))
     }
 }
 
