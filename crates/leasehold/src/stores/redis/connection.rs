@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use leasehold_core::backoff::Backoff;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::config::Config;
+use super::config::{Address, Config, Place};
 use super::failure::Failure;
-use super::wire::Wire;
+use super::sentinel;
+use super::wire::{Partner, Wire};
 use crate::error::ErrorKind;
 use crate::random;
 
@@ -55,6 +57,8 @@ pub(in crate::stores) struct Live {
     pub(in crate::stores) wire: Wire,
     number: u64,
     subscribed: Mutex<HashSet<String>>,
+    /// Ends with the connection.
+    _watch: Option<AbortOnDropHandle<()>>,
 }
 
 impl Live {
@@ -140,8 +144,16 @@ impl Connection {
         let channels: Vec<String> = self.inbox.channels().into_iter().collect();
         let inbox = Arc::clone(&self.inbox);
         let connection = Arc::downgrade(self);
+        let primary = match &self.config.place {
+            Place::At(_) => None,
+            // A sentinel that does not answer leaves time to speak to the server.
+            Place::Primary(sentinels) => {
+                Some(sentinel::primary(sentinels, self.config.timeout / 2).await?)
+            }
+        };
         let wire = Wire::connect(
             &self.config,
+            primary.as_ref().map_or(Partner::Server, Partner::Primary),
             &channels,
             move |channel, text| inbox.message(channel, text),
             move || {
@@ -152,7 +164,8 @@ impl Connection {
         )
         .await?;
         let subscribed = Mutex::new(channels.into_iter().collect());
-        let live = Arc::new(Live { wire, number, subscribed });
+        let watch = primary.map(|primary| self.leave_when_moved(number, primary));
+        let live = Arc::new(Live { wire, number, subscribed, _watch: watch });
         let mut current = lock(&self.current);
         if current.ended != Some(number) {
             current.live = Some(Arc::clone(&live));
@@ -163,6 +176,19 @@ impl Connection {
             self.inbox.reconnected();
         }
         Ok(live)
+    }
+
+    /// Leaves the server when the sentinels name another. It may still run, cut off from them and from
+    /// the rest of the world, and grant what the new primary grants too.
+    fn leave_when_moved(self: &Arc<Self>, number: u64, primary: Address) -> AbortOnDropHandle<()> {
+        let (connection, config) = (Arc::downgrade(self), self.config.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let Place::Primary(sentinels) = &config.place else { return };
+            sentinel::moved(sentinels, &primary, config.timeout / 2).await;
+            if let Some(connection) = connection.upgrade() {
+                connection.ended(number);
+            }
+        }))
     }
 
     /// Takes the connection away from the requests to come, and seeks another in the background.

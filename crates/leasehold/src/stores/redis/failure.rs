@@ -48,6 +48,17 @@ impl Failure {
         Self { end_of_connection: true, ..failure.outcome_unknown() }
     }
 
+    /// The connection is of no use any more, although the server answered: it is not, or not
+    /// any longer, the one to ask.
+    pub(super) fn at_the_wrong_server(self) -> Self {
+        Self { end_of_connection: true, ..self }
+    }
+
+    /// The same failure, as a part of another.
+    pub(super) fn of(self, whole: &str) -> Self {
+        Self { detail: format!("{whole}: {}", self.detail), ..self }
+    }
+
     pub(in crate::stores) fn is_end_of_connection(&self) -> bool {
         self.end_of_connection
     }

@@ -54,6 +54,7 @@ pub(in crate::stores) mod failure;
 pub(in crate::stores) mod inbox;
 pub(in crate::stores) mod keys;
 pub(in crate::stores) mod scripts;
+mod sentinel;
 pub(in crate::stores) mod session;
 mod store;
 pub(in crate::stores) mod wire;
