@@ -78,8 +78,9 @@ async fn a_primary_that_still_runs_is_left_when_the_sentinels_name_another() {
     let inspected = servers.servers()[1].cli(&["GET", "job"]);
     assert_eq!(inspected, held.id.to_hex(), "asked where the sentinels say");
     assert_eq!(node.leave(&held).await, Left::Released);
-    assert!(node.acquire(&claim("job")).await > first);
-    assert_eq!(servers.servers()[1].cli(&["EXISTS", "job"]), "1");
+    let next = claim("job");
+    assert!(node.acquire(&next).await > first);
+    assert_eq!(servers.servers()[1].cli(&["GET", "job"]), next.id.to_hex());
 }
 
 #[tokio::test]
