@@ -32,6 +32,7 @@ impl Client {
     /// | `sqlite:` | the embedded store in the user's state directory |
     /// | `sqlite:PATH` | the embedded store in the file `PATH` |
     /// | `redis://…`, `rediss://…`, `redis+unix:///…` | a Redis server |
+    /// | `redis+sentinel://…`, `rediss+sentinel://…` | the Redis server that sentinels call the primary |
     /// | `postgres://…` | a PostgreSQL server |
     /// | `etcd://…`, `etcds://…` | an etcd cluster |
     /// | `zookeeper://…` | a ZooKeeper ensemble |

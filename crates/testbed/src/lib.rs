@@ -2,6 +2,7 @@
 //! and gone when the test is gone, even if that was killed by `SIGKILL`.
 //!
 //! - [`Redis`]: a Redis server with whatever a test needs: TLS, passwords, a Unix socket.
+//! - [`RedisSentinel`]: two of them and the sentinels that swap their roles.
 //! - [`Postgres`]: a PostgreSQL server, and [`PgBouncer`] before it.
 //! - [`ZooKeeper`]: one ZooKeeper server or three, with TLS.
 //! - [`Etcd`]: an etcd cluster of one or more members.
@@ -30,6 +31,7 @@ pub mod postgres;
 mod process;
 pub mod proxy;
 mod redis;
+mod sentinel;
 mod server;
 pub mod worker;
 mod zookeeper;
@@ -44,6 +46,7 @@ pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Output, Process, is_alive};
 pub use proxy::Proxy;
 pub use redis::{Redis, RedisOptions};
+pub use sentinel::RedisSentinel;
 pub use server::{Memory, ReadyProbe, Server, Spec};
 pub use worker::Worker;
 pub use zookeeper::{ZooKeeper, ZooKeeperOptions};

@@ -172,6 +172,19 @@ impl RedisOptions {
         lines.join("\n") + "\n"
     }
 
+    /// Who may do everything, with the password, if not everybody may.
+    pub(crate) fn admin_password(&self) -> Option<(&'static str, &'static str)> {
+        self.needs_admin().then_some((ADMIN, ADMIN_PASSWORD))
+    }
+
+    pub(crate) fn credentials(&self) -> String {
+        self.password.as_ref().map_or(String::new(), |password| format!(":{password}@"))
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.database.map_or(String::new(), |number| format!("/{number}"))
+    }
+
     fn needs_admin(&self) -> bool {
         self.password.is_some() || !self.users.is_empty()
     }
@@ -230,19 +243,19 @@ impl Redis {
     /// [`Redis::url`] by way of a [`Proxy`](crate::Proxy), or of whatever listens on that port.
     #[must_use]
     pub fn url_on(&self, port: u16) -> String {
-        format!("redis://{}127.0.0.1:{port}{}", self.credentials(), self.path())
+        format!("redis://{}127.0.0.1:{port}{}", self.options.credentials(), self.options.path())
     }
 
     /// [`Redis::url`] as an ACL user.
     #[must_use]
     pub fn url_as(&self, user: &str, password: &str) -> String {
-        format!("redis://{user}:{password}@127.0.0.1:{}{}", self.port, self.path())
+        format!("redis://{user}:{password}@127.0.0.1:{}{}", self.port, self.options.path())
     }
 
     /// `rediss://[:PASSWORD@]localhost:PORT[/DATABASE]`, for [`Certificates::ca`].
     #[must_use]
     pub fn tls_url(&self) -> String {
-        format!("rediss://{}localhost:{}{}", self.credentials(), self.tls_port(), self.path())
+        format!("rediss://{}localhost:{}{}", self.options.credentials(), self.tls_port(), self.options.path())
     }
 
     /// The path of its Unix socket.
@@ -313,14 +326,6 @@ impl Redis {
     /// Lets it go on after [`Redis::pause`].
     pub fn resume(&self) {
         self.server.resume();
-    }
-
-    fn credentials(&self) -> String {
-        self.options.password.as_ref().map_or(String::new(), |password| format!(":{password}@"))
-    }
-
-    fn path(&self) -> String {
-        self.options.database.map_or(String::new(), |number| format!("/{number}"))
     }
 }
 

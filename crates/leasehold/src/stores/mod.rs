@@ -61,7 +61,7 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(Sqlite::new(url)?)),
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "redis+unix" => Ok(Arc::new(Redis::new(url)?)),
+        "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel" => Ok(Arc::new(Redis::new(url)?)),
         #[cfg(feature = "zookeeper")]
         "zookeeper" | "zookeepers" => Ok(Arc::new(ZooKeeper::new(url)?)),
         scheme => {
@@ -95,6 +95,10 @@ const SCHEMES: &[&str] = &[
     "rediss",
     #[cfg(feature = "redis")]
     "redis+unix",
+    #[cfg(feature = "redis")]
+    "redis+sentinel",
+    #[cfg(feature = "redis")]
+    "rediss+sentinel",
     #[cfg(feature = "zookeeper")]
     "zookeeper",
     #[cfg(feature = "zookeeper")]

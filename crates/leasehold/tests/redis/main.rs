@@ -8,6 +8,7 @@ mod line;
 mod memory;
 mod outage;
 mod random;
+mod sentinel;
 mod server;
 mod tls;
 mod urls;

@@ -20,12 +20,29 @@ fn urls_are_shown_in_full_but_for_the_password() {
         shown("redis+unix:///run/a%20b.sock?db=2&user=u&password=secret"),
         "redis+unix:///run/a b.sock/2"
     );
+    assert_eq!(
+        shown("redis+sentinel://u:secret@a,b:7,[::1]/my%20group/2?sentinel_password=hidden&replicas=1"),
+        "redis+sentinel://u@a:26379,b:7,[::1]:26379/my group/2"
+    );
+    assert_eq!(shown("rediss+sentinel://a/g?timeout=1s"), "rediss+sentinel://a:26379/g/0");
 }
 
 #[test]
 fn what_cannot_be_understood_is_refused_by_its_name_and_without_the_password() {
     let refused = [
         ("redis://u:secret@h:70000", "port"),
+        ("redis://u:secret@h?replicas=33", "replicas"),
+        ("redis://u:secret@h?sentinel_password=secret", "sentinel_password"),
+        ("redis+sentinel://u:secret@a,b", "mymaster"),
+        ("redis+sentinel://u:secret@a,b/", "mymaster"),
+        ("redis+sentinel://u:secret@/g", "host"),
+        ("redis+sentinel://u:secret@a,,b/g", "host"),
+        ("redis+sentinel://u:secret@a:0/g", "port"),
+        ("redis+sentinel://u:secret@a/g/x", "database"),
+        ("redis+sentinel://u:secret@a/g?sentinel_user=u", "sentinel_password"),
+        ("redis+sentinel://u:secret@a/g?sentinel_secret=secret", "sentinel_secret"),
+        ("redis+sentinel://u:secret@a/g?sentinel_password=secret&sentinel_password=x", "twice"),
+        ("redis+sentinel://u:secret@a/g?ca=/x", "rediss"),
         ("redis://u:secret@h:0", "port"),
         ("redis://u:secret@h:x", "port"),
         ("redis://u:secret@", "host"),

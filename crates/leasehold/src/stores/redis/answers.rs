@@ -94,7 +94,7 @@ pub(super) fn inspected(value: Value) -> Result<Line, Failure> {
     if held {
         line.holders.push(keys::holder(&memory, now, lapse).unwrap_or_else(|| stranger(lapse)));
     }
-    while !fields.0.is_empty() {
+    while !fields.is_empty() {
         let (claim, ticket, entry) = (fields.bytes()?, fields.number()?, fields.bytes()?);
         let waiter = keys::waiter(&claim, ticket, &entry, now);
         line.waiters.push(waiter.ok_or_else(Failure::strange_answer)?);
@@ -103,28 +103,33 @@ pub(super) fn inspected(value: Value) -> Result<Line, Failure> {
 }
 
 /// A holder that is not of leasehold.
-fn stranger(left: Option<Duration>) -> Party {
+pub(in crate::stores) fn stranger(left: Option<Duration>) -> Party {
     Party { left, units: 1, limit: 1, ..Party::default() }
 }
 
-struct Fields(VecDeque<Value>);
+/// The fields of an answer, one after the other.
+pub(in crate::stores) struct Fields(VecDeque<Value>);
 
 impl Fields {
-    fn of(value: Value) -> Result<Self, Failure> {
+    pub(in crate::stores) fn of(value: Value) -> Result<Self, Failure> {
         match value {
             Value::Array(fields) => Ok(Self(fields.into())),
             _ => Err(Failure::strange_answer()),
         }
     }
 
-    fn bytes(&mut self) -> Result<Vec<u8>, Failure> {
+    pub(in crate::stores) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(in crate::stores) fn bytes(&mut self) -> Result<Vec<u8>, Failure> {
         match self.0.pop_front() {
             Some(Value::BulkString(bytes)) => Ok(bytes),
             _ => Err(Failure::strange_answer()),
         }
     }
 
-    fn number(&mut self) -> Result<u64, Failure> {
+    pub(in crate::stores) fn number(&mut self) -> Result<u64, Failure> {
         match self.0.pop_front() {
             Some(Value::Int(number)) => u64::try_from(number).ok(),
             Some(Value::BulkString(text)) => keys::number(&text),
@@ -134,7 +139,7 @@ impl Fields {
     }
 
     /// A PTTL: negative without a TTL.
-    fn lapse(&mut self) -> Result<Option<Duration>, Failure> {
+    pub(in crate::stores) fn lapse(&mut self) -> Result<Option<Duration>, Failure> {
         match self.0.pop_front() {
             Some(Value::Int(millis)) => Ok(u64::try_from(millis).ok().map(Duration::from_millis)),
             _ => Err(Failure::strange_answer()),

@@ -7,35 +7,62 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
+use url::{Url, form_urlencoded};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::stores::dial::Tls;
 
 const DEFAULT_PORT: u16 = 6379;
+const DEFAULT_SENTINEL_PORT: u16 = 26379;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_TIMEOUT: Duration = Duration::from_mins(10);
+const MAX_REPLICAS: u32 = 32;
 
 /// Where a Redis server is, and how to speak to it.
 #[derive(Clone)]
-pub(super) struct Config {
-    pub(super) address: Address,
-    pub(super) user: Option<String>,
+pub(in crate::stores) struct Config {
+    pub(in crate::stores) place: Place,
+    pub(in crate::stores) user: Option<String>,
     pub(super) password: Option<SecretString>,
-    pub(super) database: u32,
+    pub(in crate::stores) database: u32,
     /// How long one request may take, a new connection included.
-    pub(super) timeout: Duration,
+    pub(in crate::stores) timeout: Duration,
+    /// How many replicas must have a grant or a renewal before it counts.
+    pub(super) replicas: u32,
+}
+
+/// Those who know which server is the primary.
+#[derive(Clone)]
+pub(in crate::stores) struct Sentinels {
+    /// What they call the group of servers.
+    pub(super) group: String,
+    /// How to speak to each of them.
+    pub(super) each: Vec<Config>,
+    /// The servers that they name are spoken to with TLS, as they are themselves.
+    pub(super) tls: Option<Tls>,
+}
+
+/// How the server is found.
+#[derive(Clone, Debug)]
+pub(in crate::stores) enum Place {
+    /// It is always here.
+    At(Address),
+    /// It is whichever the sentinels call the primary.
+    Primary(Sentinels),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Address {
+pub(in crate::stores) enum Address {
     Tcp { host: String, port: u16, tls: Option<Tls> },
     Unix(PathBuf),
 }
 
 impl Config {
     /// Reads a URL. Does no IO.
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(in crate::stores) fn parse(text: &str) -> Result<Self> {
+        if let Some((scheme, rest)) = text.split_once("+sentinel://") {
+            return Self::of_sentinels(scheme, rest);
+        }
         // The parser's errors do not repeat the URL, which may contain a password.
         let url = Url::parse(text).map_err(|error| invalid(format!("{error} in the Redis URL")))?;
         if url.fragment().is_some() {
@@ -58,12 +85,61 @@ impl Config {
             return Err(invalid("the URL names a user but no password"));
         }
         Ok(Self {
-            address,
+            place: Place::At(address),
             user,
             password: password.map(SecretString::from),
             database,
             timeout: options.timeout.unwrap_or(DEFAULT_TIMEOUT),
+            replicas: options.replicas.unwrap_or(0),
         })
+    }
+
+    /// Reads `USER:PASSWORD@HOST:PORT,HOST:PORT/GROUP/DATABASE?OPTIONS`: for each sentinel a URL of
+    /// its own, which says of the servers what it says of it.
+    fn of_sentinels(scheme: &str, rest: &str) -> Result<Self> {
+        if scheme != "redis" && scheme != "rediss" {
+            return Err(invalid("sentinels are named by redis+sentinel: or rediss+sentinel:"));
+        }
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = place.split_once('/').unwrap_or((place, ""));
+        let (group, database) = path.split_once('/').unwrap_or((path, ""));
+        let group = decoded("name of the group", group)?;
+        if group.is_empty() {
+            return Err(invalid(
+                "the URL does not say what the sentinels call the servers: redis+sentinel://HOST,HOST/mymaster",
+            ));
+        }
+        let (user, hosts) = match authority.rsplit_once('@') {
+            Some((user, hosts)) => (format!("{user}@"), hosts),
+            None => (String::new(), authority),
+        };
+        let (own, common): (Vec<_>, Vec<_>) = form_urlencoded::parse(query.as_bytes())
+            .partition(|(name, _)| name.starts_with("sentinel_"));
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(common).finish();
+        let (sentinel_user, sentinel_password) = sentinel_credentials(&own)?;
+        let mut whole: Option<Self> = None;
+        let mut each = Vec::new();
+        for host in hosts.split(',') {
+            let port = match host.rsplit_once(':') {
+                Some((_, port)) if !port.ends_with(']') => String::new(),
+                _ => format!(":{DEFAULT_SENTINEL_PORT}"),
+            };
+            let config =
+                Self::parse(&format!("{scheme}://{user}{host}{port}/{database}?{query}"))?;
+            each.push(Self {
+                user: sentinel_user.clone(),
+                password: sentinel_password.clone(),
+                database: 0,
+                ..config.clone()
+            });
+            whole = whole.or(Some(config));
+        }
+        let whole = whole.ok_or_else(|| invalid("the URL names no sentinel"))?;
+        let tls = match &whole.place {
+            Place::At(Address::Tcp { tls, .. }) => tls.clone(),
+            _ => None,
+        };
+        Ok(Self { place: Place::Primary(Sentinels { group, each, tls }), ..whole })
     }
 
     pub(super) fn password(&self) -> Option<&str> {
@@ -77,6 +153,7 @@ struct Options {
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
+    replicas: Option<u32>,
     db: Option<u32>,
     user: Option<String>,
     password: Option<String>,
@@ -93,6 +170,7 @@ impl Options {
             }
             match &*name {
                 "timeout" => options.timeout = Some(duration(&value)?),
+                "replicas" => options.replicas = Some(replicas(&value)?),
                 "ca" if tls => options.ca = Some(file("ca", &value)?),
                 "cert" if tls => options.cert = Some(file("cert", &value)?),
                 "key" if tls => options.key = Some(file("key", &value)?),
@@ -172,6 +250,38 @@ fn database(text: &str) -> Result<u32> {
     })
 }
 
+fn replicas(text: &str) -> Result<u32> {
+    text.parse().ok().filter(|replicas| *replicas <= MAX_REPLICAS).ok_or_else(|| {
+        let text = text.escape_debug();
+        invalid(format!("`replicas={text}` is not a number of replicas from 0 to {MAX_REPLICAS}"))
+    })
+}
+
+/// What the sentinels themselves are told, which is not what the servers are.
+fn sentinel_credentials(
+    options: &[(Cow<'_, str>, Cow<'_, str>)],
+) -> Result<(Option<String>, Option<SecretString>)> {
+    let (mut user, mut password) = (None, None);
+    for (name, value) in options {
+        let known = match &**name {
+            "sentinel_user" => user.replace(value.clone().into_owned()).is_none(),
+            "sentinel_password" => {
+                password.replace(SecretString::from(value.clone().into_owned())).is_none()
+            }
+            other => {
+                return Err(invalid(format!("unknown parameter `{}`", other.escape_debug())));
+            }
+        };
+        if !known {
+            return Err(invalid(format!("`{name}=` is given twice")));
+        }
+    }
+    if user.is_some() && password.is_none() {
+        return Err(invalid("`sentinel_user=` needs `sentinel_password=`"));
+    }
+    Ok((user, password))
+}
+
 fn file(name: &str, value: &str) -> Result<PathBuf> {
     if value.is_empty() {
         Err(invalid(format!("`{name}=` names no file")))
@@ -208,21 +318,50 @@ fn invalid(detail: impl Into<String>) -> Error {
 /// The URL without its password.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.address {
-            Address::Tcp { host, port, tls } => {
-                f.write_str(if tls.is_some() { "rediss://" } else { "redis://" })?;
-                if let Some(user) = &self.user {
-                    write!(f, "{}@", user.escape_debug())?;
-                }
-                if host.contains(':') {
-                    write!(f, "[{host}]:{port}")?;
-                } else {
-                    write!(f, "{}:{port}", host.escape_debug())?;
-                }
+        let user = self.user.as_ref().map(|user| format!("{}@", user.escape_debug()));
+        let user = user.unwrap_or_default();
+        match &self.place {
+            Place::At(address @ Address::Tcp { tls, .. }) => {
+                let scheme = if tls.is_some() { "rediss" } else { "redis" };
+                write!(f, "{scheme}://{user}{address}")?;
             }
-            Address::Unix(path) => write!(f, "redis+unix://{}", path.display())?,
+            Place::At(address @ Address::Unix(_)) => write!(f, "redis+unix://{address}")?,
+            Place::Primary(sentinels) => {
+                let scheme = if sentinels.tls.is_some() { "rediss" } else { "redis" };
+                write!(f, "{scheme}+sentinel://{user}{sentinels}")?;
+            }
         }
         write!(f, "/{}", self.database)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port, .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port, .. } => write!(f, "{}:{port}", host.escape_debug()),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// `HOST:PORT,HOST:PORT/GROUP`
+impl fmt::Display for Sentinels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, sentinel) in self.each.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            match &sentinel.place {
+                Place::At(address) => write!(f, "{comma}{address}")?,
+                Place::Primary(_) => {}
+            }
+        }
+        write!(f, "/{}", self.group.escape_debug())
+    }
+}
+
+impl fmt::Debug for Sentinels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sentinels({self})")
     }
 }
 

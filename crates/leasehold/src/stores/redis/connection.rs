@@ -1,29 +1,43 @@
 //! The one connection that a store handle shares: made when first needed, replaced when it ends.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use leasehold_core::backoff::Backoff;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::config::Config;
+use super::config::{Address, Config, Place};
 use super::failure::Failure;
-use super::inbox::Inbox;
-use super::wire::Wire;
+use super::sentinel;
+use super::wire::{Partner, Wire};
 use crate::error::ErrorKind;
 use crate::random;
 
 /// The waits between attempts to reconnect in the background.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
+/// Who hears what the server publishes.
+pub(in crate::stores) trait Listener: fmt::Debug + Send + Sync + 'static {
+    /// The names of all channels to subscribe to.
+    fn channels(&self) -> HashSet<String>;
+
+    /// Takes in a message of the server.
+    fn message(&self, channel: &[u8], text: &[u8]);
+
+    /// Another connection was made: whatever was published in between is lost.
+    fn reconnected(&self);
+}
+
 /// The connection of a store handle. A request waits for it no longer than the time-out; in the
 /// background it is sought without end, as long as there is a session that messages may come for.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(in crate::stores) struct Connection {
     config: Config,
-    inbox: Arc<Inbox>,
+    inbox: Arc<dyn Listener>,
     current: Mutex<Current>,
     /// Held while connecting, so that many requests make one connection.
     connecting: tokio::sync::Mutex<()>,
@@ -39,15 +53,17 @@ struct Current {
 
 /// A connection that works, as far as anybody knows.
 #[derive(Debug)]
-pub(super) struct Live {
-    pub(super) wire: Wire,
+pub(in crate::stores) struct Live {
+    pub(in crate::stores) wire: Wire,
     number: u64,
     subscribed: Mutex<HashSet<String>>,
+    /// Ends with the connection.
+    _watch: Option<AbortOnDropHandle<()>>,
 }
 
 impl Live {
     /// Subscribes to a channel, once.
-    pub(super) async fn subscribe(&self, channel: String) -> Result<(), Failure> {
+    pub(in crate::stores) async fn subscribe(&self, channel: String) -> Result<(), Failure> {
         if !lock(&self.subscribed).contains(&channel) {
             self.wire.subscribe(&channel).await?;
             lock(&self.subscribed).insert(channel);
@@ -55,14 +71,14 @@ impl Live {
         Ok(())
     }
 
-    pub(super) async fn unsubscribe(&self, channel: &str) -> Result<(), Failure> {
+    pub(in crate::stores) async fn unsubscribe(&self, channel: &str) -> Result<(), Failure> {
         lock(&self.subscribed).remove(channel);
         self.wire.unsubscribe(channel).await
     }
 }
 
 impl Connection {
-    pub(super) fn new(config: Config, inbox: Arc<Inbox>) -> Arc<Self> {
+    pub(in crate::stores) fn new(config: Config, inbox: Arc<dyn Listener>) -> Arc<Self> {
         Arc::new(Self {
             config,
             inbox,
@@ -72,12 +88,12 @@ impl Connection {
         })
     }
 
-    pub(super) fn config(&self) -> &Config {
+    pub(in crate::stores) fn config(&self) -> &Config {
         &self.config
     }
 
     /// Does `request` with the connection, within the time-out.
-    pub(super) async fn request<T, F>(
+    pub(in crate::stores) async fn request<T, F>(
         self: &Arc<Self>,
         request: impl FnOnce(Arc<Live>) -> F,
     ) -> Result<T, Failure>
@@ -128,8 +144,16 @@ impl Connection {
         let channels: Vec<String> = self.inbox.channels().into_iter().collect();
         let inbox = Arc::clone(&self.inbox);
         let connection = Arc::downgrade(self);
+        let primary = match &self.config.place {
+            Place::At(_) => None,
+            // A sentinel that does not answer leaves time to speak to the server.
+            Place::Primary(sentinels) => {
+                Some(sentinel::primary(sentinels, self.config.timeout / 2).await?)
+            }
+        };
         let wire = Wire::connect(
             &self.config,
+            primary.as_ref().map_or(Partner::Server, Partner::Primary),
             &channels,
             move |channel, text| inbox.message(channel, text),
             move || {
@@ -140,7 +164,8 @@ impl Connection {
         )
         .await?;
         let subscribed = Mutex::new(channels.into_iter().collect());
-        let live = Arc::new(Live { wire, number, subscribed });
+        let watch = primary.map(|primary| self.leave_when_moved(number, primary));
+        let live = Arc::new(Live { wire, number, subscribed, _watch: watch });
         let mut current = lock(&self.current);
         if current.ended != Some(number) {
             current.live = Some(Arc::clone(&live));
@@ -148,9 +173,22 @@ impl Connection {
         drop(current);
         if number > 0 {
             // Whatever was published in between is lost.
-            self.inbox.mailbox.tell_all();
+            self.inbox.reconnected();
         }
         Ok(live)
+    }
+
+    /// Leaves the server when the sentinels name another. It may still run, cut off from them and from
+    /// the rest of the world, and grant what the new primary grants too.
+    fn leave_when_moved(self: &Arc<Self>, number: u64, primary: Address) -> AbortOnDropHandle<()> {
+        let (connection, config) = (Arc::downgrade(self), self.config.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let Place::Primary(sentinels) = &config.place else { return };
+            sentinel::moved(sentinels, &primary, config.timeout / 2).await;
+            if let Some(connection) = connection.upgrade() {
+                connection.ended(number);
+            }
+        }))
     }
 
     /// Takes the connection away from the requests to come, and seeks another in the background.

@@ -9,7 +9,7 @@ use crate::stores::tls;
 
 /// The half of an [`Error`] that the connection knows.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(in crate::stores) struct Failure {
     kind: ErrorKind,
     effect: Effect,
     detail: String,
@@ -19,7 +19,7 @@ pub(super) struct Failure {
 
 impl Failure {
     /// One that certainly had no effect.
-    pub(super) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
+    pub(in crate::stores) fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         Self {
             kind,
             effect: Effect::None,
@@ -29,12 +29,12 @@ impl Failure {
         }
     }
 
-    pub(super) fn outcome_unknown(mut self) -> Self {
+    pub(in crate::stores) fn outcome_unknown(mut self) -> Self {
         self.effect = Effect::Unknown;
         self
     }
 
-    pub(super) fn because(
+    pub(in crate::stores) fn because(
         mut self,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
@@ -43,23 +43,34 @@ impl Failure {
     }
 
     /// The connection ended before the answer.
-    pub(super) fn end_of_connection() -> Self {
+    pub(in crate::stores) fn end_of_connection() -> Self {
         let failure = Self::new(ErrorKind::Unavailable, "the connection ended before the answer");
         Self { end_of_connection: true, ..failure.outcome_unknown() }
     }
 
-    pub(super) fn is_end_of_connection(&self) -> bool {
+    /// The connection is of no use any more, although the server answered: it is not, or not
+    /// any longer, the one to ask.
+    pub(super) fn at_the_wrong_server(self) -> Self {
+        Self { end_of_connection: true, ..self }
+    }
+
+    /// The same failure, as a part of another.
+    pub(super) fn of(self, whole: &str) -> Self {
+        Self { detail: format!("{whole}: {}", self.detail), ..self }
+    }
+
+    pub(in crate::stores) fn is_end_of_connection(&self) -> bool {
         self.end_of_connection
     }
 
     /// The answer of a script cannot be read: it is another version's.
-    pub(super) fn strange_answer() -> Self {
+    pub(in crate::stores) fn strange_answer() -> Self {
         Self::new(ErrorKind::Corrupt, "the server's answer is not what the script says")
             .outcome_unknown()
     }
 
     /// The whole error.
-    pub(super) fn during(
+    pub(in crate::stores) fn during(
         self,
         attempt: &'static str,
         store: &impl fmt::Display,

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use leasehold_core::{Claim, ClaimId, Fence, Key, Moment, Place, SessionId};
 
+use super::connection::Listener;
 use super::keys;
 use super::session::Session;
 use crate::stores::mailbox::Mailbox;
@@ -17,8 +18,8 @@ const CHANNEL: &str = "leasehold:wake:";
 
 /// Sessions, claims and wake-ups of one store handle.
 #[derive(Debug, Default)]
-pub(super) struct Inbox {
-    pub(super) mailbox: Mailbox,
+pub(in crate::stores) struct Inbox {
+    pub(in crate::stores) mailbox: Mailbox,
     state: Mutex<State>,
 }
 
@@ -49,13 +50,13 @@ pub(super) enum Standing {
 
 impl Inbox {
     /// Begins to hear of a session.
-    pub(super) fn hear(&self, id: &SessionId, session: &Session) {
+    pub(in crate::stores) fn hear(&self, id: &SessionId, session: &Session) {
         self.state().heard.insert(session.channel().to_owned(), id.clone());
         self.mailbox.expect_session(id);
     }
 
     /// The session is closed from now on. Whether it was heard of.
-    pub(super) fn close(&self, id: &SessionId, session: &Session) -> bool {
+    pub(in crate::stores) fn close(&self, id: &SessionId, session: &Session) -> bool {
         let mut state = self.state();
         if !state.closed.contains(id) {
             if state.closed.len() == CLOSED {
@@ -70,24 +71,19 @@ impl Inbox {
     }
 
     /// The claims of a session that were asked for and not left.
-    pub(super) fn claims_of(&self, id: &SessionId) -> Vec<(ClaimId, Key)> {
+    pub(in crate::stores) fn claims_of(&self, id: &SessionId) -> Vec<(ClaimId, Key)> {
         let state = self.state();
         let its_own = state.claims.iter().filter(|(_, known)| known.session == *id);
         its_own.map(|(claim, known)| (*claim, known.key.clone())).collect()
     }
 
-    pub(super) fn is_closed(&self, id: &SessionId) -> bool {
+    pub(in crate::stores) fn is_closed(&self, id: &SessionId) -> bool {
         self.state().closed.contains(id)
-    }
-
-    /// The names of all channels to subscribe to.
-    pub(super) fn channels(&self) -> HashSet<String> {
-        self.state().heard.keys().map(|channel| channel_name(channel)).collect()
     }
 
     /// Notes that a claim is about to be asked for. What it was told before is out of date then: a
     /// failover may have rewound it.
-    pub(super) fn expect(&self, session: &SessionId, claim: &Claim) {
+    pub(in crate::stores) fn expect(&self, session: &SessionId, claim: &Claim) {
         self.mailbox.forget(claim.id);
         self.mailbox.expect(claim.id);
         let standing = Standing::Waiting { look: None };
@@ -114,7 +110,7 @@ impl Inbox {
     }
 
     /// The claim is over.
-    pub(super) fn forget(&self, claim: ClaimId) {
+    pub(in crate::stores) fn forget(&self, claim: ClaimId) {
         self.state().claims.remove(&claim);
         self.mailbox.forget(claim);
     }
@@ -123,8 +119,18 @@ impl Inbox {
         self.state().claims.get(&claim).map(|known| known.standing)
     }
 
-    /// Takes in a message of the server.
-    pub(super) fn message(&self, channel: &[u8], text: &[u8]) {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while the lock is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener for Inbox {
+    fn channels(&self) -> HashSet<String> {
+        self.state().heard.keys().map(|channel| channel_name(channel)).collect()
+    }
+
+    fn message(&self, channel: &[u8], text: &[u8]) {
         let mut words = text.split(|byte| *byte == b' ');
         let (what, claim) = (words.next(), words.next().and_then(keys::claim));
         match (what, claim) {
@@ -149,12 +155,11 @@ impl Inbox {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while the lock is held.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reconnected(&self) {
+        self.mailbox.tell_all();
     }
 }
 
-pub(super) fn channel_name(session: &str) -> String {
+pub(in crate::stores) fn channel_name(session: &str) -> String {
     format!("{CHANNEL}{session}")
 }

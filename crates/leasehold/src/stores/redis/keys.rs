@@ -33,7 +33,7 @@ static TAGS: LazyLock<Vec<[u8; 4]>> = LazyLock::new(|| {
 });
 
 /// The names that belong to one locked key: the key itself, its memory, its line, its waiters.
-pub(super) fn names(key: &Key) -> [String; 4] {
+pub(in crate::stores) fn names(key: &Key) -> [String; 4] {
     let tag = tag(key.as_str());
     [
         key.as_str().to_owned(),
@@ -44,12 +44,12 @@ pub(super) fn names(key: &Key) -> [String; 4] {
 }
 
 /// Whether a key would meet the store's own names.
-pub(super) fn is_own(key: &Key) -> bool {
+pub(in crate::stores) fn is_own(key: &Key) -> bool {
     key.as_str().starts_with(OWN)
 }
 
 /// The pattern for `SCAN` that finds what stands beside the keys that begin with `prefix`.
-pub(super) fn pattern(prefix: &str) -> String {
+pub(in crate::stores) fn pattern(prefix: &str) -> String {
     let mut pattern = String::from("leasehold:{*}:????:");
     for character in prefix.chars() {
         if matches!(character, '*' | '?' | '[' | ']' | '\\') {
@@ -62,7 +62,7 @@ pub(super) fn pattern(prefix: &str) -> String {
 }
 
 /// The locked key that a name stands beside, if it is a memory or a line.
-pub(super) fn beside(name: &[u8]) -> Option<Key> {
+pub(in crate::stores) fn beside(name: &[u8]) -> Option<Key> {
     let rest = std::str::from_utf8(name).ok()?.strip_prefix(OWN)?;
     let (found, rest) = rest.split_once("}:")?;
     let key = rest.strip_prefix("meta:").or_else(|| rest.strip_prefix("line:"))?;
@@ -114,12 +114,12 @@ fn trimmed(tag: &[u8; 4]) -> &[u8] {
 }
 
 /// What a claim leaves in the store for others to read: the `tail` of the scripts.
-pub(super) fn tail(channel: &str, owner: &str, note: &Note) -> String {
+pub(in crate::stores) fn tail(channel: &str, owner: &str, note: &Note) -> String {
     format!("{channel} {} {owner}{}", owner.len(), note.as_str())
 }
 
 /// The holder that the memory of a key tells of, with `left` of its TTL.
-pub(super) fn holder(memory: &[u8], now: u64, left: Option<Duration>) -> Option<Party> {
+pub(in crate::stores) fn holder(memory: &[u8], now: u64, left: Option<Duration>) -> Option<Party> {
     let mut fields = memory.splitn(6, |byte| *byte == b' ');
     if fields.next()? != b"1" {
         return None;
@@ -142,7 +142,12 @@ pub(super) fn holder(memory: &[u8], now: u64, left: Option<Duration>) -> Option<
 }
 
 /// A waiter, from its ticket and what is kept of it.
-pub(super) fn waiter(claim_id: &[u8], ticket: u64, entry: &[u8], now: u64) -> Option<Party> {
+pub(in crate::stores) fn waiter(
+    claim_id: &[u8],
+    ticket: u64,
+    entry: &[u8],
+    now: u64,
+) -> Option<Party> {
     let mut fields = entry.splitn(3, |byte| *byte == b' ');
     let expiry = number(fields.next()?)?;
     let _ttl = fields.next()?;
@@ -173,12 +178,12 @@ fn into_text(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 /// A number that a script wrote.
-pub(super) fn number(text: &[u8]) -> Option<u64> {
+pub(in crate::stores) fn number(text: &[u8]) -> Option<u64> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// A claim id that a script wrote.
-pub(super) fn claim(text: &[u8]) -> Option<ClaimId> {
+pub(in crate::stores) fn claim(text: &[u8]) -> Option<ClaimId> {
     ClaimId::from_hex(std::str::from_utf8(text).ok()?)
 }
 

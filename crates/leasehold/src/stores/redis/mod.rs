@@ -1,4 +1,4 @@
-//! One Redis server (6.2 or newer, Valkey too).
+//! One Redis server (6.2 or newer, Valkey too), or the one that sentinels call the primary.
 //!
 //! # URLs
 //!
@@ -7,7 +7,29 @@
 //!   shows a certificate with `?cert=FILE&key=FILE`. There is no way to trust everybody.
 //! - `redis+unix:///path/to/socket[?db=1&user=…&password=…]`
 //!
+//! - `redis+sentinel://[[user]:password@]host[:26379][,host[:port]…]/group[/database]`: the primary
+//!   of the group of servers that these sentinels watch over; `rediss+sentinel://…`, sentinels and
+//!   servers over TLS. User and password are the servers'; the sentinels' own are
+//!   `?sentinel_user=…&sentinel_password=…`.
+//!
 //! `timeout` bounds each request, a new connection included, and is 2 seconds unless given.
+//! `replicas=N` (0 unless given, 32 at most) makes a grant and a renewal count only when N replicas
+//! have confirmed it (`WAIT`): see below.
+//!
+//! # Sentinels
+//!
+//! All sentinels are asked at once and the answer of the highest configuration epoch counts, as soon as a
+//! majority has answered; without one, whoever answers within half of the time-out. The server must
+//! say of itself that it is a primary. The client listens to the sentinels while it is connected and
+//! leaves the server as soon as they name another, also if that server still answers; it also looks
+//! again when a server says that it is a replica. Sentinels that cannot be reached leave a working
+//! connection alone. After a failover each holder renews at once and learns whether the new primary
+//! knows its hold.
+//!
+//! `replicas=N` narrows what a failover can lose, at one more round trip and the time of the
+//! replication for each grant and renewal; it does not close it. `WAIT` is no consensus: the sentinels
+//! may promote a replica that did not confirm, unless `N` is the number of all replicas. A grant that
+//! fewer confirmed is given back, and the error says how many did.
 //!
 //! # What it keeps
 //!
@@ -31,7 +53,9 @@
 //!
 //! - A failover to a replica may forget the last grants, because replication is asynchronous: two
 //!   may then hold, with different fences. The holder that was forgotten learns of it at its next
-//!   renewal. What the lock protects is protected by the fence alone.
+//!   renewal. What the lock protects is protected by the fence alone. Fences go on growing as long as
+//!   the new primary's clock is not behind the old one's by more than the failover took: it counts
+//!   by its clock what it does not remember.
 //! - A step of the server's clock forwards ends leases early, and nobody can see it coming. A step
 //!   backwards is clamped by whoever looks next.
 //! - A server that evicts keys when its memory is full (`maxmemory-policy` other than
@@ -43,20 +67,21 @@
 //! A user needs `&leasehold:wake:*`, the names of its keys and `~leasehold:*`, and the commands
 //! `+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del
 //! +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrank
-//! +zscore +zcard +zpopmin`. `+script|load` may be left out (and `+scan`, if nobody lists keys;
+//! +zscore +zcard +zpopmin`, with `replicas=` also `+wait`. `+script|load` may be left out (and `+scan`, if nobody lists keys;
 //! `+select`, in database 0).
 
-mod answers;
-mod config;
-mod connection;
+pub(in crate::stores) mod answers;
+pub(in crate::stores) mod config;
+pub(in crate::stores) mod connection;
 mod dial;
-mod failure;
-mod inbox;
-mod keys;
-mod scripts;
-mod session;
+pub(in crate::stores) mod failure;
+pub(in crate::stores) mod inbox;
+pub(in crate::stores) mod keys;
+pub(in crate::stores) mod scripts;
+mod sentinel;
+pub(in crate::stores) mod session;
 mod store;
-mod wire;
+pub(in crate::stores) mod wire;
 
 use std::time::Duration;
 

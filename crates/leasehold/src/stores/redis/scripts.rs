@@ -4,28 +4,35 @@ use std::sync::LazyLock;
 
 /// A script, and the name that the server knows it by.
 #[derive(Debug)]
-pub(super) struct Script {
-    pub(super) text: &'static str,
-    pub(super) hash: String,
+pub(in crate::stores) struct Script {
+    pub(in crate::stores) text: &'static str,
+    pub(in crate::stores) hash: String,
+}
+
+impl Script {
+    pub(in crate::stores) fn new(text: &'static str) -> Self {
+        Self { text, hash: ::redis::Script::new(text).get_hash().to_owned() }
+    }
 }
 
 macro_rules! script {
     ($($part:literal),+) => {
         LazyLock::new(|| {
-            let text = concat!($(include_str!(concat!("scripts/", $part, ".lua")), "\n"),+);
-            Script { text, hash: ::redis::Script::new(text).get_hash().to_owned() }
+            Script::new(concat!($(include_str!(concat!("scripts/", $part, ".lua")), "\n"),+))
         })
     };
 }
 
 // The functions that only contention needs come after the uncontended case: defining them costs
 // the server time.
-pub(super) static ENTER: LazyLock<Script> = script!("common", "enter", "line", "enter_contended");
-pub(super) static LEAVE: LazyLock<Script> = script!("leave", "common", "line", "leave_contended");
-pub(super) static BEAT: LazyLock<Script> = script!("common", "line", "beat");
-pub(super) static REVOKE: LazyLock<Script> = script!("common", "line", "revoke");
-pub(super) static INSPECT: LazyLock<Script> = script!("common", "line", "inspect");
+pub(in crate::stores) static ENTER: LazyLock<Script> =
+    script!("common", "enter", "line", "enter_contended");
+pub(in crate::stores) static LEAVE: LazyLock<Script> =
+    script!("leave", "common", "line", "leave_contended");
+pub(in crate::stores) static BEAT: LazyLock<Script> = script!("common", "line", "beat");
+pub(in crate::stores) static REVOKE: LazyLock<Script> = script!("common", "line", "revoke");
+pub(in crate::stores) static INSPECT: LazyLock<Script> = script!("common", "line", "inspect");
 
-pub(super) fn all() -> [&'static Script; 5] {
+pub(in crate::stores) fn all() -> [&'static Script; 5] {
     [&*ENTER, &*LEAVE, &*BEAT, &*REVOKE, &*INSPECT]
 }

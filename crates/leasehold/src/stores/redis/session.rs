@@ -8,7 +8,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode
 
 /// The terms of a session, and the channel that its messages come by.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Session {
+pub(in crate::stores) struct Session {
     channel: String,
     ttl: Duration,
     owner: Note,
@@ -16,7 +16,7 @@ pub(super) struct Session {
 
 impl Session {
     /// A new one. `channel` is 32 random hexadecimal digits.
-    pub(super) fn new(channel: String, terms: &Terms) -> Self {
+    pub(in crate::stores) fn new(channel: String, terms: &Terms) -> Self {
         // Upwards, to the server's whole milliseconds: never shorter than its holder thinks.
         let millis = terms.ttl.as_nanos().div_ceil(1_000_000);
         let ttl = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
@@ -24,13 +24,13 @@ impl Session {
     }
 
     /// Its name.
-    pub(super) fn id(&self) -> SessionId {
+    pub(in crate::stores) fn id(&self) -> SessionId {
         let owner = utf8_percent_encode(self.owner.as_str(), NON_ALPHANUMERIC);
         SessionId::new(&format!("{}.{}.{owner}", self.channel, self.ttl.as_millis()))
     }
 
     /// Reads a name; `None` if it is not one of this store's.
-    pub(super) fn of(id: &SessionId) -> Option<Self> {
+    pub(in crate::stores) fn of(id: &SessionId) -> Option<Self> {
         let (channel, rest) = id.as_str().split_once('.')?;
         let (ttl, owner) = rest.split_once('.')?;
         let random = channel.len() == 32 && channel.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -40,16 +40,16 @@ impl Session {
         (random && bounded).then(|| Self { channel: channel.to_owned(), ttl, owner })
     }
 
-    pub(super) fn channel(&self) -> &str {
+    pub(in crate::stores) fn channel(&self) -> &str {
         &self.channel
     }
 
     /// The TTL in milliseconds, as the scripts take it.
-    pub(super) fn ttl(&self) -> String {
+    pub(in crate::stores) fn ttl(&self) -> String {
         self.ttl.as_millis().to_string()
     }
 
-    pub(super) fn owner(&self) -> &str {
+    pub(in crate::stores) fn owner(&self) -> &str {
         self.owner.as_str()
     }
 }

@@ -12,7 +12,7 @@ use leasehold_core::{Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, Ses
 
 use super::answers::{self, Behind, Entered};
 use super::config::Config;
-use super::connection::Connection;
+use super::connection::{Connection, Live};
 use super::failure::Failure;
 use super::inbox::{Inbox, Standing, channel_name};
 use super::session::Session;
@@ -55,7 +55,7 @@ impl Redis {
     /// Fails with [`ErrorKind::Invalid`] when the URL cannot be understood.
     pub fn new(url: &str) -> Result<Self> {
         let inbox = Arc::new(Inbox::default());
-        Ok(Self { connection: Connection::new(Config::parse(url)?, Arc::clone(&inbox)), inbox })
+        Ok(Self { connection: Connection::new(Config::parse(url)?, inbox.clone()), inbox })
     }
 
     /// Refuses what the store does not keep.
@@ -100,9 +100,30 @@ impl Redis {
             if let Some(channel) = channel {
                 live.subscribe(channel).await?;
             }
-            live.wire.run(&scripts::ENTER, &names, &arguments).await
+            let answer = live.wire.run(&scripts::ENTER, &names, &arguments).await?;
+            let entered = answers::entered(answer)?;
+            if matches!(entered, Entered::Held(_)) {
+                self.wait_for_replicas(&live).await?;
+            }
+            Ok(entered)
         });
-        answers::entered(answer.await?)
+        answer.await
+    }
+
+    /// Waits until as many replicas as were asked for have what was just written.
+    async fn wait_for_replicas(&self, live: &Live) -> Result<(), Failure> {
+        let &Config { replicas: wanted, timeout, .. } = self.connection.config();
+        if wanted == 0 {
+            return Ok(());
+        }
+        let had = live.wire.replicated(wanted, timeout / 2).await?;
+        if had >= wanted {
+            return Ok(());
+        }
+        let detail = format!(
+            "{had} of the {wanted} replicas that `replicas=` asks for have it; see to the replicas, or ask for fewer"
+        );
+        Err(Failure::new(ErrorKind::Unavailable, detail).outcome_unknown())
     }
 
     async fn ask_to_leave(&self, claim: ClaimId, key: &Key) -> Result<Left, Failure> {
@@ -140,9 +161,11 @@ impl Redis {
             let waiting = matches!(self.inbox.standing(claim.id), Some(Standing::Waiting { .. }));
             arguments.extend([token.as_str(), if waiting { "waiting" } else { "held" }]);
         }
-        let answer = self
-            .connection
-            .request(async |live| live.wire.run(&scripts::BEAT, &names, &arguments).await);
+        let answer = self.connection.request(async |live| {
+            let answer = live.wire.run(&scripts::BEAT, &names, &arguments).await?;
+            self.wait_for_replicas(&live).await?;
+            Ok(answer)
+        });
         let goes_on = answers::beaten(answer.await?, roll.len())?;
         let lost = roll.iter().zip(goes_on).filter(|(_, goes_on)| !goes_on);
         Ok(lost.map(|(claim, _)| claim.id).collect())
@@ -311,6 +334,10 @@ impl Store for Redis {
                 _ => Duration::ZERO,
             };
             let place = tokio::time::timeout(look, told).await.unwrap_or(None);
+            if self.connection.config().replicas > 0 {
+                // Another's connection wrote the grant: only a write of our own says who has it.
+                return Ok(None);
+            }
             if matches!(place, Some(Place::Held(_))) {
                 self.inbox.holds(claim.id);
             }

@@ -1,5 +1,7 @@
 //! One connection to the server, and what its answers mean: the user of the driver.
 
+use std::time::Duration;
+
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{
     AsyncConnectionConfig, Cmd, ErrorKind as DriverErrorKind, FromRedisValue, ProtocolVersion,
@@ -8,18 +10,30 @@ use ::redis::{
 use futures::future::join_all;
 use tokio::task::AbortHandle;
 
-use super::config::Config;
+use super::config::{Address, Config, Place};
 use super::dial::dial;
 use super::failure::Failure;
 use super::scripts::{self, Script};
+use super::sentinel::Named;
 use crate::error::ErrorKind;
 
 /// The oldest server that has what the scripts use (`SET … PXAT`).
 const OLDEST: (u32, u32) = (6, 2);
 
+/// Who is expected at the other end.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Partner<'a> {
+    /// A server.
+    Server,
+    /// The server at an address that the sentinels gave, which must be a primary.
+    Primary(&'a Address),
+    /// A sentinel.
+    Sentinel,
+}
+
 /// A connection that has said hello. Dropping it closes the connection.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(in crate::stores) struct Wire {
     connection: MultiplexedConnection,
     driver: AbortHandle,
 }
@@ -31,11 +45,18 @@ impl Wire {
     /// connection has ended by itself.
     pub(super) async fn connect(
         config: &Config,
+        partner: Partner<'_>,
         channels: &[String],
         heard: impl Fn(&[u8], &[u8]) + Send + Sync + 'static,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Failure> {
-        let stream = dial(&config.address).await?;
+        let address = match (partner, &config.place) {
+            (Partner::Primary(address), _) | (_, Place::At(address)) => address,
+            (_, Place::Primary(_)) => {
+                return Err(Failure::new(ErrorKind::Invalid, "only the sentinels know the address"));
+            }
+        };
+        let stream = dial(address).await?;
         let push = move |push: PushInfo| {
             if let (PushKind::Message, [Value::BulkString(channel), Value::BulkString(text)]) =
                 (push.kind, push.data.as_slice())
@@ -62,16 +83,16 @@ impl Wire {
         let (hello, _, subscribed) = futures::join!(
             wire.send(cmd("HELLO")),
             // Without the permission to load scripts, each is sent in full once.
-            join_all(scripts::all().map(|script| wire.send(load(script)))),
+            join_all(partner.scripts().map(|script| wire.send(load(script)))),
             join_all(channels.iter().map(|channel| wire.subscribe(channel))),
         );
-        check_server(&hello?)?;
+        partner.check(&hello?)?;
         subscribed.into_iter().collect::<Result<(), _>>()?;
         Ok(wire)
     }
 
     /// Runs a script.
-    pub(super) async fn run(
+    pub(in crate::stores) async fn run(
         &self,
         script: &Script,
         keys: &[String],
@@ -100,7 +121,7 @@ impl Wire {
     }
 
     /// One step of a scan: the cursor of the next, and the names.
-    pub(super) async fn scan(
+    pub(in crate::stores) async fn scan(
         &self,
         cursor: u64,
         pattern: &str,
@@ -108,6 +129,34 @@ impl Wire {
         let mut scan = cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(1000);
         decode(self.send(scan).await?)
+    }
+
+    /// Which server a sentinel thinks is the primary of a group.
+    pub(super) async fn named(&self, group: &str) -> Result<Named, Failure> {
+        let mut ask = cmd("SENTINEL");
+        ask.arg("MASTER").arg(group);
+        let group = group.escape_debug();
+        let answer = self.driver_send(ask).await.map_err(|error| match error.detail() {
+            Some(detail) if detail.contains("No such master") => {
+                let detail = format!("the sentinels know no group of servers called `{group}`");
+                Failure::new(ErrorKind::Invalid, detail)
+            }
+            _ => failed(&error),
+        })?;
+        let number = |name| field(&answer, name)?.parse().ok();
+        let named = || {
+            let port = u16::try_from(number("port")?).ok()?;
+            Some(Named { epoch: number("config-epoch")?, host: field(&answer, "ip")?, port })
+        };
+        named().ok_or_else(Failure::strange_answer)
+    }
+
+    /// Waits until `replicas` replicas have what was written by this connection, and says how many do.
+    pub(super) async fn replicated(&self, replicas: u32, patience: Duration) -> Result<u32, Failure> {
+        let mut wait = cmd("WAIT");
+        // Zero would be for ever.
+        wait.arg(replicas).arg(patience.as_millis().max(1).to_string());
+        decode(self.send(wait).await?)
     }
 
     async fn send(&self, command: Cmd) -> Result<Value, Failure> {
@@ -130,7 +179,7 @@ impl Drop for Wire {
 }
 
 /// Reads an answer.
-pub(super) fn decode<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
+pub(in crate::stores) fn decode<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
     ::redis::from_redis_value(value).map_err(|_| Failure::strange_answer())
 }
 
@@ -154,30 +203,53 @@ fn load(script: &Script) -> Cmd {
     load
 }
 
-/// Refuses a server that cannot keep the store's promises.
-fn check_server(hello: &Value) -> Result<(), Failure> {
-    let field = |name: &str| {
-        hello.as_map_iter()?.find_map(|(field, value)| {
-            let field: String = ::redis::from_redis_value_ref(field).ok()?;
-            (field == name).then(|| ::redis::from_redis_value_ref::<String>(value).ok())?
-        })
-    };
-    let version = field("version").ok_or_else(Failure::strange_answer)?;
-    let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
-    if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST {
-        let detail = format!(
-            "the server is version {}; leasehold needs {}.{} or newer",
-            version.escape_debug(),
-            OLDEST.0,
-            OLDEST.1
-        );
-        return Err(Failure::new(ErrorKind::Unsupported, detail));
+impl Partner<'_> {
+    fn scripts(self) -> impl Iterator<Item = &'static Script> {
+        scripts::all().into_iter().filter(move |_| !matches!(self, Self::Sentinel))
     }
-    if field("mode").as_deref() == Some("cluster") {
-        let detail = "the server is a node of a cluster; this store speaks to a single server";
-        return Err(Failure::new(ErrorKind::Unsupported, detail));
+
+    /// Refuses a server that cannot keep the store's promises.
+    fn check(self, hello: &Value) -> Result<(), Failure> {
+        let version = field(hello, "version").ok_or_else(Failure::strange_answer)?;
+        let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+        if (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST {
+            let detail = format!(
+                "the server is version {}; leasehold needs {}.{} or newer",
+                version.escape_debug(),
+                OLDEST.0,
+                OLDEST.1
+            );
+            return Err(Failure::new(ErrorKind::Unsupported, detail));
+        }
+        let (mode, role) = (field(hello, "mode"), field(hello, "role"));
+        match (self, mode.as_deref()) {
+            (_, Some("cluster")) => {
+                let detail = "the server is a node of a cluster; this store speaks to a single server";
+                Err(Failure::new(ErrorKind::Unsupported, detail))
+            }
+            (Self::Server | Self::Primary(_), Some("sentinel")) => {
+                let detail = "this is a sentinel, not a server; name it by redis+sentinel://HOST/GROUP";
+                Err(Failure::new(ErrorKind::Invalid, detail))
+            }
+            (Self::Sentinel, mode) if mode != Some("sentinel") => {
+                let detail = "this is a server, not a sentinel; name it by redis://HOST";
+                Err(Failure::new(ErrorKind::Invalid, detail))
+            }
+            (Self::Primary(_), _) if role.as_deref() != Some("master") => {
+                let detail = "the server that the sentinels name is not a primary (yet)";
+                Err(Failure::new(ErrorKind::Unavailable, detail))
+            }
+            _ => Ok(()),
+        }
     }
-    Ok(())
+}
+
+/// A field of an answer that is a map.
+fn field(map: &Value, name: &str) -> Option<String> {
+    map.as_map_iter()?.find_map(|(field, value)| {
+        let field: String = ::redis::from_redis_value_ref(field).ok()?;
+        (field == name).then(|| ::redis::from_redis_value_ref::<String>(value).ok())?
+    })
 }
 
 /// A handshake that failed. Its error may repeat the password, so it is not passed on.
@@ -238,8 +310,11 @@ fn failed(error: &RedisError) -> Failure {
         "NOPERM" => denied("the server's access list forbids a part of it").outcome_unknown(),
         "LOADING" => none(ErrorKind::Unavailable, "the server is still loading its data"),
         "BUSY" => none(ErrorKind::Unavailable, "the server is busy with somebody's script"),
-        "READONLY" => none(ErrorKind::Unavailable, "the server is a read-only replica; name its primary"),
-        "MASTERDOWN" => none(ErrorKind::Unavailable, "the server is a replica that lost its primary"),
+        // It may have been the primary until now.
+        "READONLY" => none(ErrorKind::Unavailable, "the server is a read-only replica; name its primary")
+            .at_the_wrong_server(),
+        "MASTERDOWN" => none(ErrorKind::Unavailable, "the server is a replica that lost its primary")
+            .at_the_wrong_server(),
         "NOREPLICAS" => none(ErrorKind::Unavailable, "the server has too few replicas to accept writes (min-replicas-to-write)"),
         "OOM" => none(ErrorKind::Full, "the server is out of memory (maxmemory); give it more"),
         "MISCONF" => none(ErrorKind::Full, "the server cannot save its data to disk and refuses writes; see its log"),
