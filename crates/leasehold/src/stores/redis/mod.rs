@@ -44,12 +44,14 @@
 //! `+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del
 //! +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrank
 //! +zscore +zcard +zpopmin`. `+script|load` may be left out (and `+scan`, if nobody lists keys;
-//! `+select`, in database 0).
+//! `+select`, in database 0). `leasehold doctor` reads `+info +config|get` as well, and says so if
+//! it may not.
 
 mod answers;
 mod config;
 mod connection;
 mod dial;
+mod examine;
 mod failure;
 mod inbox;
 mod keys;

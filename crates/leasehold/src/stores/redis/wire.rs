@@ -110,6 +110,36 @@ impl Wire {
         decode(self.send(scan).await?)
     }
 
+    /// What the server says of itself, a line a fact; `None` if it refuses to.
+    pub(super) async fn info(&self) -> Result<Option<String>, Failure> {
+        self.ask(cmd("INFO")).await?.map(decode).transpose()
+    }
+
+    /// A directive of its configuration; `None` if it refuses to say, empty if it has none.
+    pub(super) async fn directive(&self, name: &str) -> Result<Option<String>, Failure> {
+        let mut get = cmd("CONFIG");
+        get.arg("GET").arg(name);
+        let Some(answer) = self.ask(get).await? else { return Ok(None) };
+        let found: Vec<(String, String)> = decode(answer)?;
+        Ok(Some(found.into_iter().map(|(_, value)| value).next().unwrap_or_default()))
+    }
+
+    /// The server's clock, in microseconds since 1970; `None` if it refuses to say.
+    pub(super) async fn time(&self) -> Result<Option<u64>, Failure> {
+        let Some(answer) = self.ask(cmd("TIME")).await? else { return Ok(None) };
+        let (seconds, micros): (u64, u64) = decode(answer)?;
+        Ok(Some(seconds.saturating_mul(1_000_000).saturating_add(micros)))
+    }
+
+    /// Asks what a server may refuse: by its access list, or because a provider disabled it.
+    async fn ask(&self, command: Cmd) -> Result<Option<Value>, Failure> {
+        match self.driver_send(command).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.code().is_some() => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
     async fn send(&self, command: Cmd) -> Result<Value, Failure> {
         self.driver_send(command).await.map_err(|error| failed(&error))
     }

@@ -19,6 +19,9 @@ use crate::stores::zookeeper::config::{Config, Member, Tls};
 /// The longest first answer: it has some 40 bytes. Whoever sends more does not speak ZooKeeper.
 const HANDSHAKE_MAX: u32 = 1024;
 
+/// The longest answer to a four-letter word.
+const WORD_MAX: u64 = 64 * 1024;
+
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
@@ -44,12 +47,7 @@ pub(super) async fn dial(
     member: &Member,
     hello: &Hello,
 ) -> Result<Connected, Failure> {
-    let plain = TcpStream::connect((member.host.as_str(), member.port)).await.map_err(cut)?;
-    plain.set_nodelay(true).map_err(cut)?;
-    let mut stream: Box<dyn Stream> = match &config.tls {
-        None => Box::new(plain),
-        Some(tls) => secure(plain, &member.host, tls).await?,
-    };
+    let mut stream = reach(config, member).await?;
     let mut frames =
         message::connect_frame(hello.resumed.as_ref(), hello.timeout_ms, hello.last_zxid);
     if let Some(secret) = config.digest() {
@@ -66,6 +64,28 @@ pub(super) async fn dial(
         Some((session, timeout_ms)) => Ok(Connected { stream, session, timeout_ms }),
         None => Err(Failure::Ended),
     }
+}
+
+async fn reach(config: &Config, member: &Member) -> Result<Box<dyn Stream>, Failure> {
+    let plain = TcpStream::connect((member.host.as_str(), member.port)).await.map_err(cut)?;
+    plain.set_nodelay(true).map_err(cut)?;
+    match &config.tls {
+        None => Ok(Box::new(plain)),
+        Some(tls) => secure(plain, &member.host, tls).await,
+    }
+}
+
+/// Says one of the four-letter words, which are no part of the protocol, to a member: its answer.
+pub(in super::super) async fn say(
+    config: &Config,
+    member: &Member,
+    word: &str,
+) -> Result<String, Failure> {
+    let mut stream = reach(config, member).await?;
+    stream.write_all(word.as_bytes()).await.map_err(cut)?;
+    let mut answer = Vec::new();
+    stream.take(WORD_MAX).read_to_end(&mut answer).await.map_err(cut)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 async fn secure(stream: TcpStream, host: &str, tls: &Tls) -> Result<Box<dyn Stream>, Failure> {
