@@ -176,6 +176,34 @@ impl Examined {
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), version: None, role: None, round_trip: None, clock: None }
     }
+
+    /// Measures exchanges with the server, over a connection that stands. An exchange returns the
+    /// server's wall clock, in microseconds since 1970, if the server told it.
+    ///
+    /// # Errors
+    ///
+    /// That of the first exchange that fails.
+    pub async fn measure<E, F>(mut self, mut exchange: impl FnMut() -> F) -> Result<Self, E>
+    where
+        F: Future<Output = Result<Option<u64>, E>>,
+    {
+        let mut spans = [Duration::ZERO; EXCHANGES as usize];
+        for span in &mut spans {
+            let (wall, sent) = (clock::wall_micros(), clock::now());
+            let told = exchange().await?;
+            *span = clock::now().since(sent);
+            let offset = told.map(|told| offset(wall, *span, told));
+            self.clock = match (self.clock, offset) {
+                (Some(best), Some(offset)) if best.uncertainty <= offset.uncertainty => Some(best),
+                (best, offset) => offset.or(best),
+            };
+        }
+        spans.sort_unstable();
+        let [min, .., max] = spans;
+        let median = spans[(spans.len() - 1) / 2];
+        self.round_trip = Some(RoundTrip { exchanges: EXCHANGES, min, median, max });
+        Ok(self)
+    }
 }
 
 /// How long a server takes to answer the smallest request.
@@ -225,38 +253,6 @@ pub struct Probe {
     pub renew: Duration,
     /// Releasing.
     pub leave: Duration,
-}
-
-/// Measures exchanges with a server over a connection that stands. An exchange returns the server's
-/// wall clock, in microseconds since 1970, if the server told it.
-pub(crate) async fn measure<E, F>(
-    mut exchange: impl FnMut() -> F,
-) -> Result<(RoundTrip, Option<ClockOffset>), E>
-where
-    F: Future<Output = Result<Option<u64>, E>>,
-{
-    let (mut spans, mut best) = (Vec::new(), None::<ClockOffset>);
-    for _ in 0..EXCHANGES {
-        let (wall, sent) = (clock::wall_micros(), clock::now());
-        let told = exchange().await?;
-        let span = clock::now().since(sent);
-        spans.push(span);
-        let offset = told.map(|told| offset(wall, span, told));
-        best = match (best, offset) {
-            (Some(best), Some(offset)) if best.uncertainty <= offset.uncertainty => Some(best),
-            (best, offset) => offset.or(best),
-        };
-    }
-    spans.sort_unstable();
-    let [min, .., max] = spans[..] else { return Ok((RoundTrip::of(Duration::ZERO), best)) };
-    let median = spans[(spans.len() - 1) / 2];
-    Ok((RoundTrip { exchanges: EXCHANGES, min, median, max }, best))
-}
-
-impl RoundTrip {
-    const fn of(span: Duration) -> Self {
-        Self { exchanges: 1, min: span, median: span, max: span }
-    }
 }
 
 /// The clock that said `told` during an exchange that began at `wall` here and took `span`.
@@ -315,7 +311,7 @@ mod tests {
     #[tokio::test]
     async fn the_shortest_exchange_tells_the_time() {
         let mut asked = 0_u64;
-        let measured = measure(|| {
+        let measured = Examined::new("h").measure(|| {
             asked += 1;
             let last = asked == 8;
             async move {
@@ -324,7 +320,8 @@ mod tests {
                 Ok::<_, ()>(Some(if last { clock::wall_micros() + 5_000_000 } else { 0 }))
             }
         });
-        let (round_trip, offset) = measured.await.unwrap();
+        let measured = measured.await.unwrap();
+        let (round_trip, offset) = (measured.round_trip.unwrap(), measured.clock);
         assert_eq!((asked, round_trip.exchanges), (8, 8));
         assert!(round_trip.min <= round_trip.median && round_trip.median <= round_trip.max);
         assert!(round_trip.median >= Duration::from_millis(60));

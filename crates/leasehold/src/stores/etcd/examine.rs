@@ -9,7 +9,7 @@ use super::procedure::{MEMBERS, STATUS};
 use super::proto::{Member, MembersRequest, StatusRequest, StatusResponse};
 use super::wire::{Failure, Wire};
 use crate::error::Result;
-use crate::examination::{Examination, Examined, Finding, measure};
+use crate::examination::{Examination, Examined, Finding};
 
 const EXAMINE: &str = "examine";
 /// The quota of a database, unless configured.
@@ -54,22 +54,20 @@ pub(super) async fn examine(wire: &Wire, ttl: Duration) -> Result<Examination> {
 async fn ask(wire: &Wire, at: usize) -> Asked {
     let mut examined = Examined::new(wire.config().members[at].clone());
     let answer = wire.ask(at, &STATUS, StatusRequest {}).await;
-    if let Ok(status) = &answer {
-        examined.version = Some(status.version.clone());
-        let own = status.header.map(|header| header.member);
-        let role = match (status.learner, own == Some(status.leader)) {
-            (true, _) => "learner",
-            (_, true) => "leader",
-            _ => "follower",
-        };
-        examined.role = Some(role.to_owned());
-        let exchange = || async { wire.ask(at, &STATUS, StatusRequest {}).await.map(|_| None) };
-        match measure(exchange).await {
-            Ok((round_trip, _)) => examined.round_trip = Some(round_trip),
-            Err(failure) => return Asked { examined, answer: Err(failure) },
-        }
+    let Ok(status) = &answer else { return Asked { examined, answer } };
+    examined.version = Some(status.version.clone());
+    let own = status.header.map(|header| header.member);
+    let role = match (status.learner, own == Some(status.leader)) {
+        (true, _) => "learner",
+        (_, true) => "leader",
+        _ => "follower",
+    };
+    examined.role = Some(role.to_owned());
+    let exchange = || async { wire.ask(at, &STATUS, StatusRequest {}).await.map(|_| None) };
+    match examined.clone().measure(exchange).await {
+        Ok(examined) => Asked { examined, answer },
+        Err(failure) => Asked { examined, answer: Err(failure) },
     }
-    Asked { examined, answer }
 }
 
 fn silent(failure: &Failure) -> Finding {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::config::Config;
 use super::wire::{Facts, Failure, POLL, Standby, Wire};
-use crate::examination::{Examination, Examined, Finding, measure};
+use crate::examination::{Examination, Examined, Finding};
 
 /// The part of a limit that is too near to it.
 const NEAR: i64 = 80;
@@ -15,15 +15,14 @@ const UNFROZEN: i64 = 1_500_000_000;
 pub(super) async fn examine(wire: &Wire, ttl: Duration) -> Result<Examination, Failure> {
     // Connects, if there is no connection yet.
     wire.time().await?;
-    let (round_trip, clock) = measure(|| async { wire.time().await.map(Some) }).await?;
+    let server = Examined::new(wire.config().to_string());
+    let server = server.measure(|| async { wire.time().await.map(Some) }).await?;
     let facts = wire.facts().await?;
     let server = Examined {
         version: facts.settings.get("server_version").cloned(),
         // A standby is refused with the connection.
         role: Some("primary".to_owned()),
-        round_trip: Some(round_trip),
-        clock,
-        ..Examined::new(wire.config().to_string())
+        ..server
     };
     let mut found = Examination::default();
     found.add_server(server, facts.judge(wire.config(), ttl));

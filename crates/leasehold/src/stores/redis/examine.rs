@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::failure::Failure;
 use super::wire::Wire;
 use crate::error::ErrorKind;
-use crate::examination::{Examined, Finding, measure};
+use crate::examination::{Examined, Finding};
 
 /// What a user has to be allowed for the whole examination.
 const ALLOW: &str = "ACL SETUSER <user> +info +config|get";
@@ -19,10 +19,10 @@ pub(super) async fn server(
     name: &str,
     patience: Duration,
 ) -> Result<(Examined, Vec<Finding>), Failure> {
-    let (round_trip, clock) = measure(|| within(patience, wire.time())).await?;
+    let measured = Examined::new(name).measure(|| within(patience, wire.time())).await?;
     let facts = Facts::read(wire, patience).await?;
     let mut findings = facts.judge();
-    if clock.is_none() {
+    if measured.clock.is_none() {
         let says = "The server does not tell its time (TIME is refused), by which leases end.";
         findings.push(Finding::unknown("clock", says).change("ACL SETUSER <user> +time"));
     }
@@ -31,9 +31,7 @@ pub(super) async fn server(
         role: facts
             .fact("role")
             .map(|role| if role == "master" { "primary" } else { "replica" }.to_owned()),
-        round_trip: Some(round_trip),
-        clock,
-        ..Examined::new(name)
+        ..measured
     };
     Ok((server, findings))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::POLL;
 use super::place::{Sound, filesystem};
 use super::wire::Facts;
-use crate::examination::{Examination, Examined, Finding, RoundTrip};
+use crate::examination::{Examination, Examined, Finding};
 
 /// Less free space than this is too little for a log that grows while somebody reads.
 const ROOM: u64 = 16 << 20;
@@ -18,13 +18,8 @@ const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
 const OVERLAY: u64 = 0x794c_7630;
 
 /// Judges the file at `path`. `told` says whether a socket for wake-ups could be bound.
-pub(super) fn judge(path: &Path, facts: &Facts, told: bool, round_trip: RoundTrip) -> Examination {
+pub(super) fn judge(path: &Path, file: Examined, facts: &Facts, told: bool) -> Examination {
     let mut found = Examination::default();
-    let file = Examined {
-        round_trip: Some(round_trip),
-        role: Some("file".to_owned()),
-        ..Examined::new(path.display().to_string())
-    };
     found.servers.push(file);
     found.add(Finding::note(
         "reach",

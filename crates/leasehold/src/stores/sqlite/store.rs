@@ -19,7 +19,7 @@ use super::writer::Writer;
 use super::{GUARANTEES, POLL, Sqlite, examine};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::examination::{Examination, measure};
+use crate::examination::{Examination, Examined};
 use crate::random;
 use crate::store::{Guarantees, Store};
 use crate::stores::mailbox::Mailbox;
@@ -106,8 +106,8 @@ impl Sqlite {
         };
         let (facts, told) = self.run(ATTEMPT, None, facts).await?;
         let exchange = || self.run(ATTEMPT, None, |_, _| Ok(None));
-        let (round_trip, _) = measure(exchange).await?;
-        Ok(examine::judge(&self.shared.path, &facts, told, round_trip))
+        let file = Examined::new(self.shared.path.display().to_string()).measure(exchange).await?;
+        Ok(examine::judge(&self.shared.path, file, &facts, told))
     }
 
     async fn enter_line(&self, session: &SessionId, claim: &Claim, enter: Enter) -> Result<Place> {

@@ -9,7 +9,7 @@ use futures::future::join_all;
 use super::config::{Config, Member};
 use super::wire::{self, Answer, Code, Failure, Link, Pace, Request};
 use super::{TICKS_MIN, VISIT, ZooKeeper, patience};
-use crate::examination::{Examination, Examined, Finding, RoundTrip, measure};
+use crate::examination::{Examination, Examined, Finding};
 
 /// Where the members keep the list of themselves.
 const CONFIGURATION: &str = "/zookeeper/config";
@@ -28,11 +28,12 @@ pub(super) async fn examine(store: &ZooKeeper, ttl: Duration) -> Result<Examinat
 
     let mut found = Examination::default();
     let asked = join_all(config.members.iter().map(|member| ask(config, member))).await;
-    let modes: Vec<Option<String>> = asked.iter().map(|asked| asked.mode.clone()).collect();
-    let serving = asked.iter().filter(|asked| asked.round_trip.is_ok()).count();
+    let modes: Vec<Option<String>> =
+        asked.iter().map(|asked| asked.examined.role.clone()).collect();
+    let serving = asked.iter().filter(|asked| asked.failure.is_none()).count();
     for asked in asked {
         let findings = asked.judge(tick, config);
-        found.add_server(asked.examined(), findings);
+        found.add_server(asked.examined, findings);
     }
     found.findings.extend(judge_session(ttl, granted, tick));
     found.findings.extend(judge_ensemble(ensemble.as_deref(), &modes, serving));
@@ -76,51 +77,42 @@ async fn ensemble(link: &Link) -> Result<Option<Vec<String>>, Failure> {
 
 /// A member, and what it said.
 struct Asked {
-    name: String,
-    /// How long it takes to answer within a session.
-    round_trip: Result<RoundTrip, Failure>,
-    version: Option<String>,
-    /// `leader`, `follower`, `observer`, `standalone`, `read-only`.
-    mode: Option<String>,
+    examined: Examined,
+    /// Why it carries no session.
+    failure: Option<Failure>,
     /// Its `tickTime`.
     tick: Option<Duration>,
 }
 
 async fn ask(config: &Config, member: &Member) -> Asked {
-    let alone = Arc::new(Config { members: vec![member.clone()], ..config.clone() });
-    let said = alone.to_string();
-    let name = said.split("://").last().unwrap_or_default().trim_end_matches(&config.chroot);
-    let name = name.rsplit('@').next().unwrap_or_default().to_owned();
-    let round_trip = visit(alone).await;
-    let [srvr, conf] = [say(config, member, "srvr"), say(config, member, "conf")];
-    let (srvr, conf) = futures::join!(srvr, conf);
-    let srvr = srvr.unwrap_or_default();
-    let field = |name: &str| {
-        let values = srvr.lines().filter_map(|line| line.strip_prefix(name));
-        values.map(|value| value.trim().to_owned()).next()
+    let examined = Examined::new(member.to_string());
+    let (mut examined, failure) = match visit(config, member, examined.clone()).await {
+        Ok(examined) => (examined, None),
+        Err(failure) => (examined, Some(failure)),
     };
-    let version = field("Zookeeper version:");
-    Asked {
-        name,
-        round_trip,
-        version: version.and_then(|version| Some(version.split(['-', ',']).next()?.to_owned())),
-        mode: field("Mode:"),
-        tick: conf.as_deref().and_then(tick_of),
-    }
+    let (srvr, conf) = futures::join!(say(config, member, "srvr"), say(config, member, "conf"));
+    let srvr = srvr.unwrap_or_default();
+    let field = |name: &str| srvr.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    examined.version = field("Zookeeper version:")
+        .and_then(|version| version.split(['-', ',']).next())
+        .map(str::to_owned);
+    examined.role = field("Mode:").map(str::to_owned);
+    Asked { examined, failure, tick: conf.as_deref().and_then(tick_of) }
 }
 
 /// Opens a session at one member, which may be cut off from the others.
-async fn visit(alone: Arc<Config>) -> Result<RoundTrip, Failure> {
+async fn visit(config: &Config, member: &Member, examined: Examined) -> Result<Examined, Failure> {
+    let alone = Arc::new(Config { members: vec![member.clone()], ..config.clone() });
     let pace = Pace { timeout: VISIT, patience: patience(VISIT) };
     let opened = wire::open(alone, None, pace, Box::new(|_| {})).await?;
     let link = opened.link;
-    let measured = measure(|| {
+    let measured = examined.measure(|| {
         let answer = link.ask(Request::Touch);
         async { answer.await.map(|_| None) }
-    })
-    .await;
+    });
+    let measured = measured.await;
     let _ = link.ask(Request::Close).await;
-    measured.map(|(round_trip, _)| round_trip)
+    measured
 }
 
 /// What a member answers to a four-letter word; `None` if it may not.
@@ -137,18 +129,9 @@ fn tick_of(conf: &str) -> Option<Duration> {
 }
 
 impl Asked {
-    fn examined(self) -> Examined {
-        Examined {
-            version: self.version,
-            role: self.mode,
-            round_trip: self.round_trip.ok(),
-            ..Examined::new(self.name)
-        }
-    }
-
     /// `tick` is what the store takes the member's to be.
     fn judge(&self, tick: Duration, config: &Config) -> Vec<Finding> {
-        if let Err(failure) = &self.round_trip {
+        if let Some(failure) = &self.failure {
             let error = failure.clone().while_trying("open a session");
             let says = format!(
                 "The member does not serve ({error}). While most members do, locks go on; each \
@@ -157,7 +140,7 @@ impl Asked {
             return vec![Finding::warning("member", says)];
         }
         let mut found = Vec::new();
-        match self.mode.as_deref() {
+        match self.examined.role.as_deref() {
             None => found.push(
                 Finding::unknown(
                     "member",
