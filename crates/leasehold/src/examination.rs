@@ -62,7 +62,8 @@ pub struct Finding {
     /// What is so, and what that means for locks, in sentences. May contain what a server said of
     /// itself; never a password.
     pub says: String,
-    /// What to change, such as a line of configuration; `None` if there is nothing to change.
+    /// What to change, such as lines of configuration or commands for the server's own client;
+    /// `None` if there is nothing to change.
     pub change: Option<String>,
 }
 

@@ -231,8 +231,8 @@ fn entry(finding: &Finding, several: bool, indent: usize, columns: usize) -> Str
         let topic = if number == 0 { finding.topic } else { "" };
         let _ = writeln!(text, "  {topic:<0$}{line}", indent - 2);
     }
-    // In one line, however long: it is there to be copied.
-    if let Some(change) = &finding.change {
+    // Not wrapped, however long: it is there to be copied.
+    for change in finding.change.iter().flat_map(|change| change.lines()) {
         let _ = writeln!(text, "{:indent$}{STRONG}{}{STRONG:#}", "", printable(change));
     }
     text
@@ -308,7 +308,7 @@ mod tests {
         let mut found = Examination::default();
         let danger =
             Finding::danger("eviction", "The server deletes locks when \x1b[2J it is full.");
-        found.add(danger.change("CONFIG SET maxmemory-policy noeviction"));
+        found.add(danger.change("CONFIG SET maxmemory-policy noeviction\nCONFIG REWRITE"));
         found.add(Finding::fine("role", "The server is a primary."));
         found
     }
@@ -325,7 +325,8 @@ mod tests {
              danger\n  \
              eviction  The server deletes locks\n            \
              when \\u{1b}[2J it is full.\n            \
-             CONFIG SET maxmemory-policy noeviction\n\n\
+             CONFIG SET maxmemory-policy noeviction\n            \
+             CONFIG REWRITE\n\n\
              fine\n  \
              role      The server is a primary.\n\n\
              measured\n  \
@@ -371,7 +372,7 @@ mod tests {
         let json = serde_json::to_string(&Shown::new("s", Duration::from_secs(1), &found)).unwrap();
         assert_eq!(
             json,
-            r#"{"store":"s","ttl_ms":1000,"worst":"danger","servers":[],"probe":null,"findings":[{"severity":"danger","topic":"eviction","server":null,"says":"The server deletes locks when \u001b[2J it is full.","change":"CONFIG SET maxmemory-policy noeviction"},{"severity":"fine","topic":"role","server":null,"says":"The server is a primary.","change":null}]}"#
+            r#"{"store":"s","ttl_ms":1000,"worst":"danger","servers":[],"probe":null,"findings":[{"severity":"danger","topic":"eviction","server":null,"says":"The server deletes locks when \u001b[2J it is full.","change":"CONFIG SET maxmemory-policy noeviction\nCONFIG REWRITE"},{"severity":"fine","topic":"role","server":null,"says":"The server is a primary.","change":null}]}"#
         );
     }
 

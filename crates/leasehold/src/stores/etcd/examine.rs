@@ -11,7 +11,7 @@ use super::wire::{Failure, Wire};
 use crate::error::Result;
 use crate::examination::{Examination, Examined, Finding};
 
-const EXAMINE: &str = "examine";
+const EXAMINE: &str = "examine the store";
 /// The quota of a database, unless configured.
 const QUOTA: i64 = 2 << 30;
 /// The part of the quota that is too near to it.

@@ -11,41 +11,71 @@ const NEAR: i64 = 80;
 /// Of the 2,146,483,648 transactions after which the server stops to write, this many.
 const UNFROZEN: i64 = 1_500_000_000;
 
-/// Examines the server that the store is connected to, for holds with this TTL.
+/// Examines the server that the store would use, for holds with this TTL.
 pub(super) async fn examine(wire: &Wire, ttl: Duration) -> Result<Examination, Failure> {
-    // Connects, if there is no connection yet.
-    wire.time().await?;
+    let glance = wire.glance().await?;
     let server = Examined::new(wire.config().to_string());
-    let server = server.measure(|| async { wire.time().await.map(Some) }).await?;
-    let facts = wire.facts().await?;
+    let server = server.measure(|| async { glance.time().await.map(Some) }).await?;
+    let facts = glance.facts().await?;
+    let role = if facts.standby { "standby" } else { "primary" };
     let server = Examined {
-        version: facts.settings.get("server_version").cloned(),
-        // A standby is refused with the connection.
-        role: Some("primary".to_owned()),
+        version: facts.setting("server_version").map(str::to_owned),
+        role: Some(role.to_owned()),
         ..server
     };
+    let mut findings = facts.judge(wire.config(), ttl);
+    // That it fails is what taking a lock tells.
+    if let Ok(pooled) = wire.set_up().await {
+        findings.extend(judge_link(wire.config(), pooled));
+    }
     let mut found = Examination::default();
-    found.add_server(server, facts.judge(wire.config(), ttl));
+    found.add_server(server, findings);
     Ok(found)
+}
+
+fn judge_link(config: &Config, pooled: bool) -> Vec<Finding> {
+    let mut found = vec![Finding::fine(
+        "schema",
+        format!(
+            "The tables in the schema {} are of the version that this leasehold writes.",
+            config.schema
+        ),
+    )];
+    if pooled {
+        found.push(
+            Finding::note(
+                "pooler",
+                format!(
+                    "A transaction pooler stands between: nobody can be woken, so waiters ask \
+                     every {POLL:?} and a hand-over takes that long. Locks are as safe as without \
+                     it."
+                ),
+            )
+            .change("name the server itself in the URL, or a pool with pool_mode = session"),
+        );
+    }
+    found
 }
 
 impl Facts {
     fn judge(&self, config: &Config, ttl: Duration) -> Vec<Finding> {
-        let mut found = vec![
-            Finding::fine("role", "The server is a primary, which may grant locks."),
-            Finding::fine(
-                "schema",
-                format!(
-                    "The tables in the schema {} are of the version that this leasehold writes.",
-                    config.schema
-                ),
-            ),
-        ];
+        let mut found = vec![self.role()];
         found.extend(self.durability());
-        found.push(self.replication(config));
+        if !self.standby {
+            found.push(self.replication(config));
+        }
         found.extend(self.connections(ttl));
         found.extend(self.upkeep());
         found
+    }
+
+    fn role(&self) -> Finding {
+        if self.standby {
+            let says = "The server is a standby, where no lock can be taken.";
+            return Finding::danger("role", says)
+                .change("name the primary, or all servers: postgres://h1,h2/db");
+        }
+        Finding::fine("role", "The server is a primary, which may grant locks.")
     }
 
     fn setting(&self, name: &str) -> Option<&str> {
@@ -147,31 +177,22 @@ impl Facts {
 
     fn connections(&self, ttl: Duration) -> Vec<Finding> {
         let mut found = Vec::new();
-        if self.pooled {
-            found.push(
-                Finding::note(
-                    "pooler",
-                    format!(
-                        "A transaction pooler stands between: nobody can be woken, so waiters ask \
-                         every {POLL:?} and a hand-over takes that long. Locks are as safe as \
-                         without it."
-                    ),
-                )
-                .change("name the server itself in the URL, or a pool with pool_mode = session"),
-            );
-        }
-        let limit = self.setting("max_connections").and_then(|limit| limit.parse::<i64>().ok());
-        if let Some(limit) = limit.filter(|limit| self.connections * 100 / limit.max(&1) >= NEAR) {
+        let number = |name: &str| self.setting(name).and_then(|value| value.parse::<i64>().ok());
+        let kept = ["superuser_reserved_connections", "reserved_connections"];
+        let kept: i64 = kept.into_iter().filter_map(number).sum();
+        let all = number("max_connections");
+        let limit = all.map(|all| (all - kept).max(1));
+        if let Some(limit) = limit.filter(|limit| self.connections * 100 / limit >= NEAR) {
             found.push(
                 Finding::warning(
                     "clients",
                     format!(
-                        "The server has {} connections of the {limit} that it allows: a process \
+                        "The server has {} connections of the {limit} that it has for ordinary roles: a process \
                          that comes new or reconnects may be refused, and then loses what it holds.",
                         self.connections
                     ),
                 )
-                .change(format!("{}   -- and restart", alter(&format!("max_connections = {}", limit * 2)))),
+                .change(format!("{}   -- and restart", alter(&format!("max_connections = {}", (limit + kept) * 2)))),
             );
         }
         let idle = self.setting("idle_session_timeout").and_then(|value| value.parse().ok());
@@ -238,7 +259,7 @@ fn alter(setting: &str) -> String {
 }
 
 fn set(setting: &str) -> String {
-    format!("{} SELECT pg_reload_conf();", alter(setting))
+    format!("{}\nSELECT pg_reload_conf();", alter(setting))
 }
 
 #[cfg(test)]

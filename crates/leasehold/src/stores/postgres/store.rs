@@ -256,7 +256,7 @@ impl Store for Postgres {
     }
 
     fn examine(&self, ttl: Duration) -> BoxFuture<'_, Result<Examination>> {
-        async move { examine::examine(&self.wire, ttl).await.map_err(self.failed("examine")) }
+        async move { examine::examine(&self.wire, ttl).await.map_err(self.failed("examine the store")) }
             .boxed()
     }
 }

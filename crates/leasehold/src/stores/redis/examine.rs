@@ -152,7 +152,7 @@ impl Facts {
 
     fn appending(&self) -> Finding {
         const TWO: &str = "two may hold for up to a TTL, told apart only by their fences";
-        let always = "CONFIG SET appendfsync always";
+        let always = "CONFIG SET appendfsync always\nCONFIG REWRITE";
         match self.directive("appendfsync") {
             Some("always") if self.directive("no-appendfsync-on-rewrite") == Some("yes") => {
                 Finding::warning(
@@ -162,7 +162,7 @@ impl Facts {
                          are on the disk: a crash of the machine then forgets them, and {TWO}."
                     ),
                 )
-                .change("CONFIG SET no-appendfsync-on-rewrite no")
+                .change("CONFIG SET no-appendfsync-on-rewrite no\nCONFIG REWRITE")
             }
             Some("always") => Finding::fine(
                 "durability",
@@ -209,7 +209,7 @@ impl Facts {
                  apart only by their fences, which go on growing."
             ),
         )
-        .change("CONFIG SET appendonly yes; CONFIG SET appendfsync always; CONFIG REWRITE")
+        .change("CONFIG SET appendonly yes\nCONFIG SET appendfsync always\nCONFIG REWRITE")
     }
 
     /// Whether locks may vanish when the memory is full, and whether it is.
@@ -223,7 +223,7 @@ impl Facts {
             return vec![Finding::unknown("eviction", says).change(ALLOW)];
         };
         let shown = policy.escape_debug();
-        let noeviction = "CONFIG SET maxmemory-policy noeviction";
+        let noeviction = "CONFIG SET maxmemory-policy noeviction\nCONFIG REWRITE";
         let limited = limit.is_none_or(|limit| limit > 0);
         let mut found = vec![match (policy, limited) {
             ("noeviction", _) => Finding::fine(
@@ -301,7 +301,7 @@ impl Facts {
                 if behind.is_empty() { "lag unknown".to_owned() } else { behind.join(", ") },
             ),
         );
-        let narrow = "CONFIG SET min-replicas-to-write 1; CONFIG SET min-replicas-max-lag 10";
+        let narrow = "CONFIG SET min-replicas-to-write 1\nCONFIG SET min-replicas-max-lag 10\nCONFIG REWRITE";
         Some(if narrowed { finding } else { finding.change(narrow) })
     }
 
@@ -310,15 +310,18 @@ impl Facts {
         let limit = self.number("maxclients");
         let limit = limit.or_else(|| self.directive("maxclients")?.parse().ok())?;
         if limit > 0 && now.saturating_mul(100) / limit < NEAR {
-            let says = format!("The server has {now} clients of the {limit} that it allows.");
+            let says = format!("Of the {limit} clients that the server allows, {now} are there.");
             return Some(Finding::fine("clients", says));
         }
         let says = format!(
-            "The server has {now} clients of the {limit} that it allows: a process that comes new \
+            "Of the {limit} clients that the server allows, {now} are there: a process that comes new \
              or reconnects may be refused, and then loses what it holds."
         );
         let more = limit.saturating_mul(2).max(10_000);
-        Some(Finding::warning("clients", says).change(format!("CONFIG SET maxclients {more}")))
+        Some(
+            Finding::warning("clients", says)
+                .change(format!("CONFIG SET maxclients {more}\nCONFIG REWRITE")),
+        )
     }
 }
 

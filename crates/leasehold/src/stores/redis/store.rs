@@ -388,8 +388,9 @@ impl Store for Redis {
                 let config = self.connection.config();
                 examine::server(&live.wire, &config.to_string(), config.timeout).await
             };
-            let (server, findings) =
-                examined.await.map_err(|failure| failure.during("examine", self, None))?;
+            let (server, findings) = examined
+                .await
+                .map_err(|failure| failure.during("examine the store", self, None))?;
             let mut found = Examination::default();
             found.add_server(server, findings);
             Ok(found)

@@ -97,7 +97,7 @@ impl Sqlite {
 
     /// Looks at the file, and measures transactions.
     async fn examined(&self) -> Result<Examination> {
-        const ATTEMPT: &str = "examine";
+        const ATTEMPT: &str = "examine the store";
         let mailbox = Arc::clone(&self.shared.mailbox);
         let facts = move |wire: &mut Wire, _| {
             wire.be_seen()?;

@@ -353,4 +353,18 @@ mod tests {
         let alone = [Some("standalone".to_owned())];
         assert_eq!(worst(&judge_ensemble(Some(&[]), &alone, 1), "members"), Some(Warning));
     }
+
+    #[test]
+    fn a_member_that_does_not_say_what_it_is_is_not_fine() {
+        let config = Config::parse("zookeeper://h").unwrap();
+        let tick = Some(Duration::from_secs(1));
+        for (mode, severity) in
+            [(None, Unknown), (Some("read-only"), Warning), (Some("follower"), Fine)]
+        {
+            let examined = Examined { role: mode.map(str::to_owned), ..Examined::new("h:1") };
+            let asked = Asked { examined, failure: None, tick };
+            let found = asked.judge(Duration::from_secs(1), &config);
+            assert_eq!(worst(&found, "member"), Some(severity), "{mode:?}");
+        }
+    }
 }

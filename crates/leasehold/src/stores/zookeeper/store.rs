@@ -152,7 +152,7 @@ impl Store for ZooKeeper {
     fn examine(&self, ttl: Duration) -> BoxFuture<'_, Result<Examination>> {
         async move {
             let examined = examine::examine(self, ttl).await;
-            examined.map_err(|failure| failure.while_trying("examine").at(self))
+            examined.map_err(|failure| failure.while_trying("examine the store").at(self))
         }
         .boxed()
     }
