@@ -102,6 +102,7 @@ pub(crate) enum Verb {
     Inspect(Inspect),
     Watch(Watch),
     Break(Break),
+    Doctor(Doctor),
     Demo(Demo),
     /// Print a shell's completion script
     ///
@@ -323,6 +324,34 @@ pub(crate) struct Break {
     /// Do not ask
     #[arg(short, long)]
     pub(crate) yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Say which guarantees hold at the store, and which do not
+///
+/// Asks the servers what they say of themselves, measures how long they take to answer and how far
+/// their clocks are off, takes a lock that nobody else wants, and says in plain words what that
+/// means for locks, the worst first, with the setting to change. Changes no setting.
+///
+/// Exits with 0 if nothing speaks against the store, with 1 after a warning or when something could
+/// not be read, with 2 after a danger: as plugins of monitoring programs do.
+///
+/// With --json: {"store", "ttl_ms", "worst", "servers": […], "probe", "findings": […]}. A server is
+/// {"name", "version", "role", "round_trip": {"exchanges", "min_us", "median_us", "max_us"},
+/// "clock": {"ahead_us", "uncertainty_us"}}; the probe {"open_us", "enter_us", "renew_us",
+/// "leave_us"}; a finding {"severity", "topic", "server", "says", "change"}, the worst first. A
+/// severity is `fine`, `note`, `unknown`, `warning` or `danger`. What is not known is null.
+#[derive(Debug, Group)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct Doctor {
+    /// What the key of the lock begins with, where the server allows this user some keys only
+    #[arg(default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
+    /// The TTL to judge by [env: LEASEHOLD_TTL] [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) ttl: Option<Duration>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -5,6 +5,10 @@ use std::fmt;
 
 use leasehold::{Error, ErrorKind};
 
+/// `doctor` found something to warn of, or could not find something out.
+pub(crate) const DOUBTFUL: u8 = 1;
+/// `doctor` found that locks are not safe, or do not work.
+pub(crate) const UNSAFE: u8 = 2;
 /// Bad usage, or a bad value on the command line (`EX_USAGE`).
 pub(crate) const USAGE: u8 = 64;
 /// The store cannot be reached or used (`EX_UNAVAILABLE`).
@@ -30,6 +34,8 @@ pub(crate) const NOT_FOUND: u8 = 127;
 pub(crate) const HELP: &str = "\
 Exit codes:
   0..255  of `run`: the command's own, and 128+n when signal n ended it
+  1       of `doctor`: there is a warning, or something could not be read
+  2       of `doctor`: locks are not safe there, or do not work
   64      bad usage, or a bad value on the command line
   69      the store cannot be reached or used
   70      an internal error
@@ -120,6 +126,8 @@ mod tests {
     #[test]
     fn help_names_every_code() {
         let codes = [
+            DOUBTFUL,
+            UNSAFE,
             USAGE,
             UNAVAILABLE,
             INTERNAL,

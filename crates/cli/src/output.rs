@@ -47,6 +47,13 @@ impl Output {
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
 
+    /// How many columns the terminal has that stdout is, up to what can be read with ease.
+    pub(crate) fn columns() -> usize {
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+        let columns = size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+        columns.unwrap_or(80).min(100)
+    }
+
     /// Says something that a person may want to know.
     pub(crate) fn note(self, message: impl Display) {
         if !self.quiet {

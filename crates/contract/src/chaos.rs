@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
-use leasehold::{Error, ErrorKind, Guarantees, Result, Store, clock};
+use leasehold::{Error, ErrorKind, Examination, Guarantees, Result, Store, clock};
 use leasehold_core::{
     Claim, ClaimId, Enter, Key, Left, Line, Moment, Place, Renewed, SessionId, Terms,
 };
@@ -25,11 +26,12 @@ pub enum Call {
     Revoke,
     Inspect,
     Keys,
+    Examine,
 }
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Open,
         Self::Renew,
         Self::Close,
@@ -40,6 +42,7 @@ impl Call {
         Self::Revoke,
         Self::Inspect,
         Self::Keys,
+        Self::Examine,
     ];
 }
 
@@ -318,6 +321,11 @@ impl Store for Chaos {
     fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>> {
         let prefix = prefix.to_owned();
         self.through(Call::Keys, |store| async move { store.keys(&prefix).await }.boxed()).boxed()
+    }
+
+    fn examine(&self, ttl: Duration) -> BoxFuture<'_, Result<Examination>> {
+        self.through(Call::Examine, move |store| async move { store.examine(ttl).await }.boxed())
+            .boxed()
     }
 }
 

@@ -61,7 +61,7 @@
 //! | 6 cancel safety | `a_dropped_enter_is_undone_by_a_leave`, `a_dropped_enter_alone_lasts_one_ttl_at_most`, `a_late_enter_leaves_no_lasting_ghost`, `dropping_a_lock_at_any_await_leaves_nothing`, `…_a_release_…`, `…_a_run_…`, `an_enter_that_lands_after_its_caller_gave_up_is_left` |
 //! | 7 no lock without a lease | `renewal_stops_with_the_last_handle`, `max_hold_ends_what_renewals_would_keep` |
 //! | 8 bad timing is refused at construction | `bad_timing_is_refused_at_construction`, `a_ttl_below_the_minimum_is_refused_by_name` |
-//! | 9 tokens and passwords stay secret | `no_token_and_no_password_is_ever_shown` |
+//! | 9 tokens and passwords stay secret | `no_token_and_no_password_is_ever_shown`, `an_examination_shows_no_secret` |
 //!
 //! A test of this crate fails when a rule has no case, when a case is written but not listed, and
 //! when a store of leasehold does not run the suite.

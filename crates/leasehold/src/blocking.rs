@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{ClientBuilder, IntoKeyError};
 use crate::error::{Error, ErrorKind, Result};
+use crate::examination::Examination;
 use crate::guard::Released;
 use crate::session::Wait;
 use crate::store::Store;
@@ -95,6 +96,15 @@ impl Client {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         self.client.store()
+    }
+
+    /// As [`crate::Client::examine`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn examine(&self, prefix: &str) -> Result<Examination> {
+        self.runtime.wait(self.client.examine(prefix))
     }
 
     /// As [`crate::Client::close`].

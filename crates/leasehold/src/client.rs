@@ -7,7 +7,9 @@ use std::time::Duration;
 use leasehold_core::{Key, KeyError, Note, Terms, Timing};
 use tokio_util::sync::CancellationToken;
 
+use crate::checkup;
 use crate::error::{Error, ErrorKind, Result};
+use crate::examination::Examination;
 use crate::mutex::Mutex;
 use crate::session::{Handle, Settings};
 use crate::store::Store;
@@ -72,6 +74,44 @@ impl Client {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         self.handle.store()
+    }
+
+    /// Examines the store for what this client wants of it: asks its servers what they say of
+    /// themselves, measures how long they take to answer and how far their clocks are off, takes
+    /// a lock that nobody else wants, and says in plain words which guarantees hold there for the
+    /// client's TTL, and which do not. What `leasehold doctor` prints.
+    ///
+    /// Changes nothing that outlasts it, but what a lock leaves behind for a while on some stores.
+    /// The lock's key is `prefix` and random digits: give a prefix where the server allows this
+    /// user some keys only, else `""`.
+    ///
+    /// ```
+    /// # leasehold::doc_test(async {
+    /// use leasehold::{Client, Severity};
+    ///
+    /// let client = Client::open("memory:")?; // or your own
+    /// let found = client.examine("").await?;
+    /// for finding in found.of(Severity::Danger) {
+    ///     eprintln!("{}: {} {:?}", finding.topic, finding.says, finding.change);
+    /// }
+    /// // `Unknown` is what could not be read: no reason to relax.
+    /// let calm = found.worst() <= Severity::Note;
+    /// # assert!(!calm, "memory: excludes nobody outside this process");
+    /// # client.close().await
+    /// # });
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The lock is given back in the background when the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached or used at all, and [`ErrorKind::Invalid`] when `prefix`
+    /// is no beginning of a [`Key`] or too long. That a lock cannot be taken is a finding.
+    pub async fn examine(&self, prefix: &str) -> Result<Examination> {
+        let settings = self.handle.settings();
+        checkup::examine(self.store(), settings.timing, settings.terms.owner.clone(), prefix).await
     }
 
     /// Cancelled when everything was given back, after the last handle is gone.

@@ -21,9 +21,9 @@ pub fn now() -> Moment {
     Moment::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
-/// The wall clock: microseconds since 1970, by which fences also grow where a counter was lost.
+/// The wall clock: microseconds since 1970, by which fences also grow where a counter was lost,
+/// and by which the clocks of servers are compared with this one.
 /// Nothing measures a duration with it: it can be set.
-#[cfg(any(feature = "sqlite", feature = "zookeeper"))]
 pub(crate) fn wall_micros() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();

@@ -1,10 +1,12 @@
 #![doc = include_str!("lib.md")]
 
 pub mod blocking;
+mod checkup;
 mod client;
 pub mod clock;
 mod detached;
 mod error;
+mod examination;
 mod guard;
 mod mutex;
 mod random;
@@ -15,6 +17,7 @@ pub mod stores;
 pub use client::{Client, ClientBuilder, IntoKeyError};
 pub use detached::{Grant, Standing};
 pub use error::{Effect, Error, ErrorKind, Result};
+pub use examination::{ClockOffset, Examination, Examined, Finding, Probe, RoundTrip, Severity};
 pub use guard::{Guard, Released};
 pub use leasehold_core as core;
 pub use leasehold_core::{

@@ -1,6 +1,6 @@
 //! The contract between leasehold and a lock service.
 //!
-//! Ten methods, none with a default: a wrapper that forgets to forward one does not compile.
+//! Eleven methods, none with a default: a wrapper that forgets to forward one does not compile.
 //! What the methods mean is checked, store by store, by the suite in `leasehold-contract`.
 //!
 //! # What every store promises
@@ -27,6 +27,7 @@ use futures::future::BoxFuture;
 use leasehold_core::{Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, SessionId, Terms};
 
 use crate::error::Result;
+use crate::examination::Examination;
 
 /// A lock service. `Display` names it without its password; so does `Debug`.
 pub trait Store: fmt::Debug + fmt::Display + Send + Sync + 'static {
@@ -100,6 +101,14 @@ pub trait Store: fmt::Debug + fmt::Display + Send + Sync + 'static {
     /// The keys that begin with `prefix` and that a leasehold client holds or waits for, in order
     /// of their bytes.
     fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>>;
+
+    /// What the servers behind the store say of themselves, judged by what locks with a TTL of
+    /// `ttl` need. Changes nothing there beyond what connecting does.
+    ///
+    /// What could not be read is a finding too ([`Severity::Unknown`](crate::Severity::Unknown)),
+    /// and so is what is wrong; an `Err` says that the store cannot be used or did not answer.
+    /// [`Client::examine`](crate::Client::examine) adds what holds for every store.
+    fn examine(&self, ttl: Duration) -> BoxFuture<'_, Result<Examination>>;
 }
 
 /// What a store can do, and how it wants to be used.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt};
 use leasehold::stores::Memory;
 use leasehold::{
-    Claim, ClaimId, Client, ClientBuilder, Enter, Error, ErrorKind, Guarantees, Key, Left, Line,
-    Place, Released, Renewed, Result, SessionId, Store, Terms,
+    Claim, ClaimId, Client, ClientBuilder, Enter, Error, ErrorKind, Examination, Guarantees, Key,
+    Left, Line, Place, Released, Renewed, Result, SessionId, Store, Terms,
 };
 use tokio::sync::Notify;
 
@@ -179,6 +179,10 @@ impl Store for Caught {
 
     fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>> {
         self.memory.keys(prefix)
+    }
+
+    fn examine(&self, ttl: Duration) -> BoxFuture<'_, Result<Examination>> {
+        self.memory.examine(ttl)
     }
 }
 

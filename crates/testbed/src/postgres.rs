@@ -29,6 +29,8 @@ pub struct PostgresOptions {
     client_certificates: bool,
     durable: bool,
     config: Vec<(String, String)>,
+    /// The socket and the port of the primary.
+    primary: Option<(PathBuf, u16)>,
 }
 
 impl PostgresOptions {
@@ -54,6 +56,16 @@ impl PostgresOptions {
         self
     }
 
+    /// A standby of this one, which it calls `name` (its `application_name`).
+    #[must_use]
+    pub fn standby_of(mut self, primary: &Postgres, name: &str) -> Self {
+        let (socket, port) = (primary.socket(), primary.port());
+        self.primary = Some((socket.to_owned(), port));
+        let conninfo =
+            format!("host={} port={port} user=postgres application_name={name}", socket.display());
+        self.config("primary_conninfo", &conninfo)
+    }
+
     /// Any other setting of `postgresql.conf`. The value is quoted here.
     #[must_use]
     pub fn config(mut self, name: &str, value: &str) -> Self {
@@ -67,8 +79,12 @@ impl PostgresOptions {
         let programs = Programs::find();
         let home = TempDir::with_prefix("leasehold-postgres-").expect("cannot make a directory");
         let directory = home.path().to_owned();
-        let mut copy = Command::new("cp");
-        run(copy.arg("-a").arg(template(&programs)).arg(directory.join("data")), "cp");
+        if let Some((socket, port)) = &self.primary {
+            back_up(&programs, socket, *port, &directory);
+        } else {
+            let mut copy = Command::new("cp");
+            run(copy.arg("-a").arg(template(&programs)).arg(directory.join("data")), "cp");
+        }
         let certificates = self.tls.then(|| Certificates::make(&directory.join("certificates")));
         let mut failure = String::new();
         for _ in 0..PORT_TRIES {
@@ -77,7 +93,9 @@ impl PostgresOptions {
                 Ok(server) => {
                     let started =
                         Postgres { server, psql: programs.psql, port, certificates, home };
-                    started.prepare();
+                    if self.primary.is_none() {
+                        started.prepare();
+                    }
                     return started;
                 }
                 Err(why) if why.contains("Address already in use") => failure = why,
@@ -99,7 +117,7 @@ impl PostgresOptions {
         write(
             "pg_hba.conf",
             format!(
-                "local all all trust\n\
+                "local all all trust\nlocal replication all trust\n\
                  {kind} all all 127.0.0.1/32 scram-sha-256{check}\n"
             ),
         );
@@ -353,6 +371,19 @@ fn template(programs: &Programs) -> PathBuf {
         assert!(template.is_dir(), "cannot keep the template at {}", template.display());
     }
     template
+}
+
+/// Copies a running server's data for a standby.
+fn back_up(programs: &Programs, socket: &Path, port: u16, directory: &Path) {
+    own(directory);
+    let data = directory.join("data");
+    let port = port.to_string();
+    // With `standby.signal`, and without waiting for the next checkpoint.
+    let flags = ["-R", "-c", "fast", "-U", "postgres", "-p", &port, "-h"];
+    let mut args: Vec<OsString> = flags.map(OsString::from).into();
+    args.extend([socket.into(), "-D".into(), data.into_os_string()]);
+    let (program, args) = as_user(&programs.bin.join("pg_basebackup"), &args);
+    run(Command::new(program).args(args), "pg_basebackup");
 }
 
 /// PostgreSQL refuses to run as root.

@@ -255,7 +255,12 @@ impl Redis {
     /// `rediss://[:PASSWORD@]localhost:PORT[/DATABASE]`, for [`Certificates::ca`].
     #[must_use]
     pub fn tls_url(&self) -> String {
-        format!("rediss://{}localhost:{}{}", self.options.credentials(), self.tls_port(), self.options.path())
+        format!(
+            "rediss://{}localhost:{}{}",
+            self.options.credentials(),
+            self.tls_port(),
+            self.options.path()
+        )
     }
 
     /// The path of its Unix socket.

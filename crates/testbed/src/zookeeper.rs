@@ -29,6 +29,8 @@ pub struct ZooKeeperOptions {
     client_certificates: bool,
     config: Vec<(String, String)>,
     properties: Vec<(String, String)>,
+    /// The four-letter words that the members answer to.
+    words: String,
 }
 
 impl ZooKeeperOptions {
@@ -64,6 +66,14 @@ impl ZooKeeperOptions {
     #[must_use]
     pub fn config(mut self, name: &str, value: &str) -> Self {
         self.config.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The four-letter words that the members answer to, as in `srvr, conf`: all, if nothing else is
+    /// said. The testbed needs `ruok`; `srvr` is always answered to.
+    #[must_use]
+    pub fn words(mut self, words: &str) -> Self {
+        words.clone_into(&mut self.words);
         self
     }
 
@@ -118,7 +128,7 @@ impl ZooKeeperOptions {
             format!("clientPort={}", ports[index].client),
             "clientPortAddress=127.0.0.1".to_owned(),
             "admin.enableServer=false".to_owned(),
-            "4lw.commands.whitelist=*".to_owned(),
+            format!("4lw.commands.whitelist={}", self.words),
             "maxClientCnxns=0".to_owned(),
             "maxSessionTimeout=7200000".to_owned(),
             "preAllocSize=256".to_owned(),
@@ -217,6 +227,7 @@ impl ZooKeeper {
             client_certificates: false,
             config: Vec::new(),
             properties: Vec::new(),
+            words: "*".to_owned(),
         }
     }
 
@@ -350,9 +361,11 @@ impl ZooKeeper {
         let own = format!("dataDir={}", directory.join("data").display());
         loop {
             // Two questions, between which it may lose its leader again.
-            if self.ask(member, "srvr").contains("Mode: ")
-                && self.ask(member, "conf").contains(&own)
-            {
+            let configured = || {
+                let conf = self.ask(member, "conf");
+                conf.contains(&own) || conf.contains("is not in the whitelist")
+            };
+            if self.ask(member, "srvr").contains("Mode: ") && configured() {
                 return;
             }
             assert!(Instant::now() < until, "not serving after {PATIENCE:?}: {}", server.log());

@@ -10,15 +10,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("clock", &[]),
     ("random", &["error"]),
-    ("store", &["error"]),
-    ("stores", &["error", "clock", "random", "store"]),
+    ("examination", &["clock"]),
+    ("store", &["error", "examination"]),
+    ("stores", &["error", "clock", "random", "examination", "store"]),
+    ("checkup", &["error", "clock", "random", "examination", "store"]),
     ("session", &["error", "clock", "random", "store"]),
     // A guard can become a grant, which is what `detached` adds to a client.
     ("guard", &["error", "clock", "random", "session", "detached"]),
     ("mutex", &["error", "session", "guard"]),
-    ("client", &["error", "store", "stores", "session", "mutex"]),
+    ("client", &["error", "examination", "store", "stores", "checkup", "session", "mutex"]),
     ("detached", &["error", "clock", "session", "guard", "client"]),
-    ("blocking", &["error", "store", "session", "guard", "client"]),
+    ("blocking", &["error", "examination", "store", "session", "guard", "client"]),
 ];
 
 /// The crates of the workspace, each with those that it may be built on.

@@ -5,6 +5,7 @@ use crate::run::Case;
 mod cancel;
 mod client;
 mod counting;
+mod examination;
 mod exclusion;
 mod fence;
 mod keys;
@@ -118,6 +119,12 @@ macro_rules! each_case {
                 a_waiter_outlasts_trouble_and_says_so,
                 a_waiter_outlasts_the_server,
                 a_client_whose_session_lapsed_opens_another;
+            examination:
+                an_examination_measures_and_judges,
+                an_examination_leaves_nothing_and_disturbs_nobody,
+                a_lock_that_cannot_be_taken_is_a_finding,
+                rule_9_an_examination_shows_no_secret,
+                an_examination_of_a_dead_server_is_an_error;
             rules:
                 rule_6_dropping_a_lock_at_any_await_leaves_nothing,
                 rule_6_dropping_a_release_at_any_await_releases,

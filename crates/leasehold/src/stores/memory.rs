@@ -14,6 +14,7 @@ use leasehold_core::{
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::examination::{Examination, Finding};
 use crate::random;
 use crate::store::{Guarantees, LeaseScope, Store};
 use crate::stores::mailbox::Mailbox;
@@ -188,6 +189,22 @@ impl Store for Memory {
 
     fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>> {
         async move { Ok(self.step(|table| table.keys(clock::now(), prefix))) }.boxed()
+    }
+
+    fn examine(&self, _ttl: Duration) -> BoxFuture<'_, Result<Examination>> {
+        async move {
+            let mut found = Examination::default();
+            found.add(
+                Finding::warning(
+                    "reach",
+                    "Locks exclude within this handle and its clones only: no other process, and \
+                     no other handle of this one, knows of them. They end with the process.",
+                )
+                .change("sqlite:PATH for the processes of one machine, or a store with a server"),
+            );
+            Ok(found)
+        }
+        .boxed()
     }
 }
 

@@ -61,7 +61,9 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
         #[cfg(feature = "sqlite")]
         "sqlite" => Ok(Arc::new(Sqlite::new(url)?)),
         #[cfg(feature = "redis")]
-        "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel" => Ok(Arc::new(Redis::new(url)?)),
+        "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel" => {
+            Ok(Arc::new(Redis::new(url)?))
+        }
         #[cfg(feature = "zookeeper")]
         "zookeeper" | "zookeepers" => Ok(Arc::new(ZooKeeper::new(url)?)),
         scheme => {

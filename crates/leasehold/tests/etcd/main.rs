@@ -5,6 +5,7 @@
 mod access;
 mod cluster;
 mod cost;
+mod examine;
 mod interoperation;
 mod line;
 mod outage;

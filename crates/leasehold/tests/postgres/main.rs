@@ -3,6 +3,7 @@
 
 mod access;
 mod cost;
+mod examine;
 mod fences;
 mod outage;
 mod pooler;

@@ -3,6 +3,7 @@
 
 mod access;
 mod cost;
+mod examine;
 mod interoperation;
 mod line;
 mod memory;

@@ -21,7 +21,9 @@ fn urls_are_shown_in_full_but_for_the_password() {
         "redis+unix:///run/a b.sock/2"
     );
     assert_eq!(
-        shown("redis+sentinel://u:secret@a,b:7,[::1]/my%20group/2?sentinel_password=hidden&replicas=1"),
+        shown(
+            "redis+sentinel://u:secret@a,b:7,[::1]/my%20group/2?sentinel_password=hidden&replicas=1"
+        ),
         "redis+sentinel://u@a:26379,b:7,[::1]:26379/my group/2"
     );
     assert_eq!(shown("rediss+sentinel://a/g?timeout=1s"), "rediss+sentinel://a:26379/g/0");

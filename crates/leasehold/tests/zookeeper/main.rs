@@ -1,6 +1,7 @@
 //! The ZooKeeper store on real servers: what the contract's suite does not ask of every store.
 
 mod ensemble;
+mod examine;
 mod peers;
 mod security;
 mod server;

@@ -76,6 +76,7 @@ mod browse;
 mod claims;
 mod config;
 mod enter;
+mod examine;
 mod judge;
 mod layout;
 mod leave;

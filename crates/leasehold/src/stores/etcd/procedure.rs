@@ -4,9 +4,9 @@ use std::marker::PhantomData;
 
 use super::proto::{
     AuthenticateRequest, AuthenticateResponse, DeleteRequest, DeleteResponse, GrantRequest,
-    GrantResponse, LeaseRequest, LeaseResponse, PutRequest, PutResponse, RangeRequest,
-    RangeResponse, RevokeResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
-    WatchRequest, WatchResponse,
+    GrantResponse, LeaseRequest, LeaseResponse, MembersRequest, MembersResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, RevokeResponse, StatusRequest, StatusResponse,
+    TxnRequest, TxnResponse, WatchRequest, WatchResponse,
 };
 
 /// A procedure that takes `Q` and answers `A`, once or in a stream.
@@ -52,3 +52,5 @@ pub(super) const AUTHENTICATE: Procedure<AuthenticateRequest, AuthenticateRespon
     Procedure::reading("/etcdserverpb.Auth/Authenticate");
 pub(super) const STATUS: Procedure<StatusRequest, StatusResponse> =
     Procedure::reading("/etcdserverpb.Maintenance/Status");
+pub(super) const MEMBERS: Procedure<MembersRequest, MembersResponse> =
+    Procedure::reading("/etcdserverpb.Cluster/MemberList");

@@ -338,10 +338,53 @@ pub(super) struct AuthenticateResponse {
 #[derive(Clone, Copy, PartialEq, Eq, Message)]
 pub(super) struct StatusRequest {}
 
+/// Who answered.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct Answerer {
+    #[prost(uint64, tag = "2")]
+    pub(super) member: u64,
+}
+
 #[derive(Clone, PartialEq, Eq, Message)]
 pub(super) struct StatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(super) header: Option<Answerer>,
     #[prost(string, tag = "2")]
     pub(super) version: String,
+    #[prost(int64, tag = "3")]
+    pub(super) size: i64,
+    /// The leader that this member follows; 0 for none.
+    #[prost(uint64, tag = "4")]
+    pub(super) leader: u64,
+    /// Alarms, among others.
+    #[prost(string, repeated, tag = "8")]
+    pub(super) errors: Vec<String>,
+    #[prost(bool, tag = "10")]
+    pub(super) learner: bool,
+    /// From version 3.6 on; 0 before.
+    #[prost(int64, tag = "12")]
+    pub(super) quota: i64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(super) struct MembersRequest {}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct Member {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, repeated, tag = "4")]
+    pub(super) addresses: Vec<String>,
+    #[prost(bool, tag = "5")]
+    pub(super) learner: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub(super) struct MembersResponse {
+    #[prost(message, repeated, tag = "2")]
+    pub(super) members: Vec<Member>,
 }
 
 impl std::fmt::Debug for AuthenticateRequest {

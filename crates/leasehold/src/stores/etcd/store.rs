@@ -8,8 +8,10 @@ use leasehold_core::{Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, Ses
 
 use super::Etcd;
 use super::enter::Entering;
+use super::examine;
 use super::layout::LeaseId;
 use crate::error::{ErrorKind, Result};
+use crate::examination::Examination;
 use crate::store::{Guarantees, LeaseScope, Store};
 
 impl Store for Etcd {
@@ -97,6 +99,10 @@ impl Store for Etcd {
 
     fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>> {
         self.0.keys(prefix).boxed()
+    }
+
+    fn examine(&self, ttl: Duration) -> BoxFuture<'_, Result<Examination>> {
+        examine::examine(&self.0.wire, ttl).boxed()
     }
 }
 

@@ -137,6 +137,26 @@ impl Wire {
         }
     }
 
+    /// Calls a procedure at one member, and at no other.
+    pub(super) async fn ask<Q, A>(
+        &self,
+        at: usize,
+        procedure: &Procedure<Q, A>,
+        request: Q,
+    ) -> Result<A, Failure>
+    where
+        Q: Message + Clone + 'static,
+        A: Message + Default + 'static,
+    {
+        match self.once(at, procedure, request.clone()).await {
+            Err(Failure::Token(_)) => {
+                self.forget_token();
+                self.once(at, procedure, request).await
+            }
+            answer => answer,
+        }
+    }
+
     fn unavailable(&self, attempt: &'static str, at: usize, source: Status) -> Error {
         let members = &self.config.members;
         let detail = match members.len() {

@@ -73,6 +73,7 @@
 //!   is left again.
 
 mod config;
+mod examine;
 mod store;
 mod wire;
 

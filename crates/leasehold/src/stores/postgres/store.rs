@@ -11,9 +11,11 @@ use leasehold_core::{
 };
 
 use super::config::Config;
+use super::examine;
 use super::wire::{Entered, Failure, POLL, Wire};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::examination::Examination;
 use crate::random;
 use crate::store::{Guarantees, LeaseScope, Store};
 use crate::stores::mailbox::Mailbox;
@@ -251,6 +253,11 @@ impl Store for Postgres {
             self.wire.keys(prefix).await.map_err(self.failed("list the keys"))
         }
         .boxed()
+    }
+
+    fn examine(&self, ttl: Duration) -> BoxFuture<'_, Result<Examination>> {
+        async move { examine::examine(&self.wire, ttl).await.map_err(self.failed("examine the store")) }
+            .boxed()
     }
 }
 

@@ -124,8 +124,7 @@ impl Config {
                 Some((_, port)) if !port.ends_with(']') => String::new(),
                 _ => format!(":{DEFAULT_SENTINEL_PORT}"),
             };
-            let config =
-                Self::parse(&format!("{scheme}://{user}{host}{port}/{database}?{query}"))?;
+            let config = Self::parse(&format!("{scheme}://{user}{host}{port}/{database}?{query}"))?;
             each.push(Self {
                 user: sentinel_user.clone(),
                 password: sentinel_password.clone(),

@@ -67,13 +67,15 @@
 //! A user needs `&leasehold:wake:*`, the names of its keys and `~leasehold:*`, and the commands
 //! `+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del
 //! +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrank
-//! +zscore +zcard +zpopmin`, with `replicas=` also `+wait`. `+script|load` may be left out (and `+scan`, if nobody lists keys;
-//! `+select`, in database 0).
+//! +zscore +zcard +zpopmin`, with `replicas=` also `+wait`. `+script|load` may be left out (and
+//! `+scan`, if nobody lists keys; `+select`, in database 0). `leasehold doctor` reads `+info
+//! +config|get` as well, and says so if it may not.
 
 pub(in crate::stores) mod answers;
 pub(in crate::stores) mod config;
 pub(in crate::stores) mod connection;
 mod dial;
+mod examine;
 pub(in crate::stores) mod failure;
 pub(in crate::stores) mod inbox;
 pub(in crate::stores) mod keys;

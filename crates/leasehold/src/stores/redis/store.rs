@@ -16,9 +16,10 @@ use super::connection::{Connection, Live};
 use super::failure::Failure;
 use super::inbox::{Inbox, Standing, channel_name};
 use super::session::Session;
-use super::{GUARANTEES, keys, scripts};
+use super::{GUARANTEES, examine, keys, scripts};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::examination::Examination;
 use crate::random;
 use crate::store::{Guarantees, Store};
 
@@ -403,6 +404,23 @@ impl Store for Redis {
                 })
                 .try_collect()
                 .await
+        }
+        .boxed()
+    }
+
+    fn examine(&self, _ttl: Duration) -> BoxFuture<'_, Result<Examination>> {
+        async move {
+            let examined = async {
+                let live = self.connection.request(async |live| Ok(live)).await?;
+                let config = self.connection.config();
+                examine::server(&live.wire, &config.to_string(), config.timeout).await
+            };
+            let (server, findings) = examined
+                .await
+                .map_err(|failure| failure.during("examine the store", self, None))?;
+            let mut found = Examination::default();
+            found.add_server(server, findings);
+            Ok(found)
         }
         .boxed()
     }

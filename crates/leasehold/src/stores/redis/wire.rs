@@ -53,7 +53,10 @@ impl Wire {
         let address = match (partner, &config.place) {
             (Partner::Primary(address), _) | (_, Place::At(address)) => address,
             (_, Place::Primary(_)) => {
-                return Err(Failure::new(ErrorKind::Invalid, "only the sentinels know the address"));
+                return Err(Failure::new(
+                    ErrorKind::Invalid,
+                    "only the sentinels know the address",
+                ));
             }
         };
         let stream = dial(address).await?;
@@ -152,11 +155,45 @@ impl Wire {
     }
 
     /// Waits until `replicas` replicas have what was written by this connection, and says how many do.
-    pub(super) async fn replicated(&self, replicas: u32, patience: Duration) -> Result<u32, Failure> {
+    pub(super) async fn replicated(
+        &self,
+        replicas: u32,
+        patience: Duration,
+    ) -> Result<u32, Failure> {
         let mut wait = cmd("WAIT");
         // Zero would be for ever.
         wait.arg(replicas).arg(patience.as_millis().max(1).to_string());
         decode(self.send(wait).await?)
+    }
+
+    /// What the server says of itself, a line a fact; `None` if it refuses to.
+    pub(super) async fn info(&self) -> Result<Option<String>, Failure> {
+        self.ask(cmd("INFO")).await?.map(decode).transpose()
+    }
+
+    /// A directive of its configuration; `None` if it refuses to say, empty if it has none.
+    pub(super) async fn directive(&self, name: &str) -> Result<Option<String>, Failure> {
+        let mut get = cmd("CONFIG");
+        get.arg("GET").arg(name);
+        let Some(answer) = self.ask(get).await? else { return Ok(None) };
+        let found: Vec<(String, String)> = decode(answer)?;
+        Ok(Some(found.into_iter().map(|(_, value)| value).next().unwrap_or_default()))
+    }
+
+    /// The server's clock, in microseconds since 1970; `None` if it refuses to say.
+    pub(super) async fn time(&self) -> Result<Option<u64>, Failure> {
+        let Some(answer) = self.ask(cmd("TIME")).await? else { return Ok(None) };
+        let (seconds, micros): (u64, u64) = decode(answer)?;
+        Ok(Some(seconds.saturating_mul(1_000_000).saturating_add(micros)))
+    }
+
+    /// Asks what a server may refuse: by its access list, or because a provider disabled it.
+    async fn ask(&self, command: Cmd) -> Result<Option<Value>, Failure> {
+        match self.driver_send(command).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.code().is_some() => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     async fn send(&self, command: Cmd) -> Result<Value, Failure> {
@@ -224,11 +261,13 @@ impl Partner<'_> {
         let (mode, role) = (field(hello, "mode"), field(hello, "role"));
         match (self, mode.as_deref()) {
             (_, Some("cluster")) => {
-                let detail = "the server is a node of a cluster; this store speaks to a single server";
+                let detail =
+                    "the server is a node of a cluster; this store speaks to a single server";
                 Err(Failure::new(ErrorKind::Unsupported, detail))
             }
             (Self::Server | Self::Primary(_), Some("sentinel")) => {
-                let detail = "this is a sentinel, not a server; name it by redis+sentinel://HOST/GROUP";
+                let detail =
+                    "this is a sentinel, not a server; name it by redis+sentinel://HOST/GROUP";
                 Err(Failure::new(ErrorKind::Invalid, detail))
             }
             (Self::Sentinel, mode) if mode != Some("sentinel") => {

@@ -32,6 +32,7 @@
 
 mod boot;
 mod config;
+mod examine;
 mod peers;
 mod place;
 mod store;

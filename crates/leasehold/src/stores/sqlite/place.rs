@@ -126,8 +126,8 @@ fn check_file(path: &Path, found: &Metadata) -> Result<(), Trouble> {
 }
 
 /// How far a filesystem keeps locks and shared memory sound.
-#[derive(Debug, PartialEq, Eq)]
-enum Sound {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sound {
     /// A filesystem of this machine.
     Yes,
     /// Depends on what is behind it.
@@ -159,12 +159,27 @@ const fn soundness(magic: u64) -> Sound {
     }
 }
 
+/// The magic number of the filesystem that a file lies on.
 #[cfg(target_os = "linux")]
-fn check_filesystem(path: &Path) -> Result<(), Trouble> {
+fn magic(path: &Path) -> Result<u64, Trouble> {
     let found = rustix::fs::statfs(path)
         .map_err(|error| Trouble::io("ask for the filesystem of", path, error.into()))?;
     #[expect(clippy::cast_sign_loss, reason = "a magic number is a pattern of bits")]
-    match soundness(found.f_type as u64) {
+    Ok(found.f_type as u64 & 0xffff_ffff)
+}
+
+/// How far the filesystem of a file can be trusted, and its magic number; `None` where the system
+/// does not tell.
+pub(super) fn filesystem(path: &Path) -> Option<(Sound, u64)> {
+    #[cfg(target_os = "linux")]
+    return magic(path).ok().map(|magic| (soundness(magic), magic));
+    #[cfg(not(target_os = "linux"))]
+    return None;
+}
+
+#[cfg(target_os = "linux")]
+fn check_filesystem(path: &Path) -> Result<(), Trouble> {
+    match soundness(magic(path)?) {
         Sound::Yes => Ok(()),
         Sound::Doubtful(name) => {
             tracing::warn!(

@@ -16,9 +16,10 @@ use super::trouble::Trouble;
 use super::watch::Watches;
 use super::wire::{Refusal, Wire};
 use super::writer::Writer;
-use super::{GUARANTEES, POLL, Sqlite};
+use super::{GUARANTEES, POLL, Sqlite, examine};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::examination::{Examination, Examined};
 use crate::random;
 use crate::store::{Guarantees, Store};
 use crate::stores::mailbox::Mailbox;
@@ -92,6 +93,21 @@ impl Sqlite {
     /// When the file cannot be used, or there are too many open descriptors.
     pub async fn lifeline(&self) -> Result<Option<OwnedFd>> {
         self.run("share the life of a session", None, |wire, _| wire.lifeline()).await
+    }
+
+    /// Looks at the file, and measures transactions.
+    async fn examined(&self) -> Result<Examination> {
+        const ATTEMPT: &str = "examine the store";
+        let mailbox = Arc::clone(&self.shared.mailbox);
+        let facts = move |wire: &mut Wire, _| {
+            wire.be_seen()?;
+            let told = wire.listen(&mailbox);
+            Ok((wire.facts()?, told))
+        };
+        let (facts, told) = self.run(ATTEMPT, None, facts).await?;
+        let exchange = || self.run(ATTEMPT, None, |_, _| Ok(None));
+        let file = Examined::new(self.shared.path.display().to_string()).measure(exchange).await?;
+        Ok(examine::judge(&self.shared.path, file, &facts, told))
     }
 
     async fn enter_line(&self, session: &SessionId, claim: &Claim, enter: Enter) -> Result<Place> {
@@ -258,6 +274,10 @@ impl Store for Sqlite {
             self.run("list the keys", None, move |wire, now| wire.keys(now, &prefix)).await
         }
         .boxed()
+    }
+
+    fn examine(&self, _ttl: Duration) -> BoxFuture<'_, Result<Examination>> {
+        self.examined().boxed()
     }
 }
 

@@ -234,6 +234,17 @@ fn invalid(detail: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, "read the store's URL", detail)
 }
 
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') {
+            write!(f, "[{host}]:{port}")
+        } else {
+            write!(f, "{}:{port}", host.escape_debug())
+        }
+    }
+}
+
 /// The URL without its password.
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,13 +252,9 @@ impl fmt::Display for Config {
         if let Some((user, _)) = &self.user {
             write!(f, "{}@", user.escape_debug())?;
         }
-        for (at, Member { host, port }) in self.members.iter().enumerate() {
+        for (at, member) in self.members.iter().enumerate() {
             let comma = if at == 0 { "" } else { "," };
-            if host.contains(':') {
-                write!(f, "{comma}[{host}]:{port}")?;
-            } else {
-                write!(f, "{comma}{}:{port}", host.escape_debug())?;
-            }
+            write!(f, "{comma}{member}")?;
         }
         f.write_str(&self.chroot)
     }

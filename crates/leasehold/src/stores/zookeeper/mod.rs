@@ -76,6 +76,7 @@
 //! - Whoever can read a claim's name and may delete nodes can end it, as with every recipe.
 
 mod config;
+mod examine;
 mod label;
 mod ledger;
 mod line;

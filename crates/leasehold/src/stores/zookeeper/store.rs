@@ -6,8 +6,9 @@ use futures::future::{BoxFuture, FutureExt};
 use leasehold_core::{Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, SessionId, Terms};
 
 use super::wire::Failure;
-use super::{ZooKeeper, survey};
+use super::{ZooKeeper, examine, survey};
 use crate::error::Result;
+use crate::examination::Examination;
 use crate::store::{Guarantees, LeaseScope, Store};
 
 impl Store for ZooKeeper {
@@ -144,6 +145,14 @@ impl Store for ZooKeeper {
             self.visit(async |link| survey::keys(link, self.config(), prefix).await)
                 .await
                 .map_err(|failure| failure.while_trying("list the keys").at(self))
+        }
+        .boxed()
+    }
+
+    fn examine(&self, ttl: Duration) -> BoxFuture<'_, Result<Examination>> {
+        async move {
+            let examined = examine::examine(self, ttl).await;
+            examined.map_err(|failure| failure.while_trying("examine the store").at(self))
         }
         .boxed()
     }

@@ -18,6 +18,16 @@ pub(in crate::stores::etcd) enum Failure {
     Refused { kind: ErrorKind, detail: &'static str, source: Status },
 }
 
+impl Failure {
+    /// What the server or the connection said, for people.
+    pub(in crate::stores::etcd) fn reason(&self) -> String {
+        match self {
+            Self::Member { source, .. } | Self::Token(source) => source.message().to_owned(),
+            Self::Refused { detail, source, .. } => format!("{detail} ({})", source.message()),
+        }
+    }
+}
+
 /// Reads an error. etcd's own are told by their text, which is the same since version 3.0
 /// (`api/v3rpc/rpctypes/error.go`), because one code stands for several.
 pub(in crate::stores::etcd) fn read(status: Status) -> Failure {

@@ -1,5 +1,6 @@
 //! The SQL, and the only user of the driver: one statement for each method of the contract.
 
+mod facts;
 mod lane;
 mod link;
 mod refusal;
@@ -17,6 +18,7 @@ use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
 
 use super::config::Config;
 use crate::stores::mailbox::Mailbox;
+pub(super) use facts::{Facts, Standby};
 use lane::{Inbox, Lane, Param};
 use link::{Dialer, Link};
 pub(super) use refusal::Failure;

@@ -28,6 +28,17 @@ use super::wake::Letter;
 use crate::error::ErrorKind;
 use crate::stores::mailbox::Mailbox;
 
+/// What `SQLite` says of a file.
+#[derive(Debug, Clone)]
+pub(super) struct Facts {
+    /// The mode of its journal: `wal`.
+    pub(super) journal: String,
+    /// `ok`, or the first damage that was found.
+    pub(super) integrity: String,
+    pub(super) pages: u64,
+    pub(super) page_size: u64,
+}
+
 /// An open database, and this handle's part in it.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -254,6 +265,25 @@ impl Wire {
     pub(super) fn lifeline(&self) -> Result<Option<OwnedFd>, Trouble> {
         let copy = self.part.peer.as_ref().map(Peer::lifeline).transpose();
         copy.map_err(|error| Trouble::io("copy the descriptor in", &self.place.path, error))
+    }
+
+    /// What `SQLite` says of the file.
+    pub(super) fn facts(&self) -> Result<Facts, Trouble> {
+        let one = |pragma: &str| {
+            let ask = |row: &rusqlite::Row<'_>| row.get::<_, rusqlite::types::Value>(0);
+            let value = self.conn.query_row(pragma, [], ask).map_err(trouble_of)?;
+            Ok(match value {
+                rusqlite::types::Value::Text(text) => text,
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                _ => String::new(),
+            })
+        };
+        Ok(Facts {
+            journal: one("PRAGMA journal_mode")?,
+            integrity: one("PRAGMA quick_check(1)")?,
+            pages: one("PRAGMA page_count")?.parse().unwrap_or_default(),
+            page_size: one("PRAGMA page_size")?.parse().unwrap_or_default(),
+        })
     }
 
     fn own_name(&self) -> Option<&str> {

@@ -12,6 +12,9 @@ use crate::stores::zookeeper::config::{Config, Member};
 /// The longest first answer: it has some 40 bytes. Whoever sends more does not speak ZooKeeper.
 const HANDSHAKE_MAX: u32 = 1024;
 
+/// The longest answer to a four-letter word.
+const WORD_MAX: u64 = 64 * 1024;
+
 /// What to say to a member.
 #[derive(Debug, Clone)]
 pub(super) struct Hello {
@@ -50,6 +53,19 @@ pub(super) async fn dial(
         Some((session, timeout_ms)) => Ok(Connected { stream, session, timeout_ms }),
         None => Err(Failure::Ended),
     }
+}
+
+/// Says one of the four-letter words, which are no part of the protocol, to a member: its answer.
+pub(in super::super) async fn say(
+    config: &Config,
+    member: &Member,
+    word: &str,
+) -> Result<String, Failure> {
+    let mut stream = dial::dial(&member.host, member.port, config.tls.as_ref()).await?;
+    stream.write_all(word.as_bytes()).await.map_err(cut)?;
+    let mut answer = Vec::new();
+    stream.take(WORD_MAX).read_to_end(&mut answer).await.map_err(cut)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 fn cut(error: io::Error) -> Failure {

@@ -12,6 +12,7 @@ mod jute;
 mod link;
 mod message;
 
+pub(super) use dial::say;
 pub(super) use failure::Failure;
 pub(super) use link::{Event, Link, Opened, Pace, open};
 pub(super) use message::{Access, Answer, Code, Credentials, Request, Stat};
