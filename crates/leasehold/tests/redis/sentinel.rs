@@ -72,7 +72,9 @@ async fn a_primary_that_still_runs_is_left_when_the_sentinels_name_another() {
     assert_eq!(servers.servers()[0].cli(&["WAIT", "1", "10000"]), "1");
     servers.servers()[0].pause();
     servers.until_primary(1);
-    // The sentinels cannot tell it yet that it is none any more.
+    // Nothing was asked of it meanwhile: only the sentinels can have told.
+    soon(node.store.disturbed(&node.session)).await;
+    // They cannot have told the old one yet that it is none any more.
     servers.servers()[0].resume();
     let first = held_in_the_end(&node, &held).await;
     let inspected = servers.servers()[1].cli(&["GET", "job"]);

@@ -42,7 +42,7 @@ fn what_cannot_be_understood_is_refused_by_its_name_and_without_the_password() {
         ("redis+sentinel://u:secret@a:0/g", "port"),
         ("redis+sentinel://u:secret@a/g/x", "database"),
         ("redis+sentinel://u:secret@a/g?sentinel_user=u", "sentinel_password"),
-        ("redis+sentinel://u:secret@a/g?sentinel_secret=secret", "sentinel_secret"),
+        ("redis+sentinel://u:secret@a/g?sentinel_x=secret", "sentinel_x"),
         ("redis+sentinel://u:secret@a/g?sentinel_password=secret&sentinel_password=x", "twice"),
         ("redis+sentinel://u:secret@a/g?ca=/x", "rediss"),
         ("redis://u:secret@h:0", "port"),
