@@ -29,7 +29,7 @@
 //!
 //! A server that restarts must not have forgotten its counter. That is persistence with a sync
 //! *before* the reply. The exhaustive test drops this need and watches the promise break. It
-//! covers attempts, not yet renewals.
+//! covers attempts; `tests/quorum_simulation.rs` covers renewals too, by seeds, and drops this need as well.
 //!
 //! Argued, not tested yet: since every tenure begins no lower than its server's clock, a server
 //! that forgets does no harm if it restarts no sooner than the greater of the TTL and
