@@ -68,7 +68,7 @@ struct Client {
     retried: bool,
     rounds: u64,
     tries: u64,
-    seen: u64,
+    coverage: u64,
     attempt: Option<Attempt>,
     hold: Option<(Renewal, usize)>,
 }
@@ -82,7 +82,7 @@ struct Grant {
 }
 
 #[derive(Default, Debug)]
-struct Seen {
+struct Coverage {
     grants: u64,
     contended: u64,
     raises: u64,
@@ -103,7 +103,7 @@ struct Run<'a> {
     clients: Vec<Client>,
     grants: Vec<Grant>,
     tokens: u64,
-    seen: &'a mut Seen,
+    coverage: &'a mut Coverage,
 }
 
 impl Run<'_> {
@@ -158,18 +158,19 @@ impl Run<'_> {
                 if end <= self.now {
                     return self.leave(client);
                 }
-                self.seen.grants += 1;
+                self.coverage.grants += 1;
                 let began = self.clients[client].began;
-                self.seen.contended += u64::from(self.grants.iter().any(|other| other.end > began));
+                self.coverage.contended +=
+                    u64::from(self.grants.iter().any(|other| other.end > began));
                 self.grants.push(Grant { began, granted: self.now, end, fence: fence.get() });
                 let renewal = Renewal::new(&attempt, fence);
-                self.clients[client].seen = fence.get();
+                self.clients[client].coverage = fence.get();
                 self.clients[client].hold = Some((renewal, self.grants.len() - 1));
                 self.clients[client].round += 1;
                 self.rest(client);
             }
             Step::Raise { servers, fence } => {
-                self.seen.raises += 1;
+                self.coverage.raises += 1;
                 for server in servers {
                     self.send(client, server, Ask::Raise(fence));
                 }
@@ -195,8 +196,8 @@ impl Run<'_> {
         (it.tries, it.round, it.token) = (it.tries - 1, it.round + 1, token);
         (it.sent, it.began, it.retried) = (now, now, false);
         it.attempt = Some(Attempt::new(servers));
-        let (round, seen) = (it.round, it.seen);
-        let proposed = if self.below(2) == 0 { 0 } else { proposal(BASE + now, seen) };
+        let (round, coverage) = (it.round, it.coverage);
+        let proposed = if self.below(2) == 0 { 0 } else { proposal(BASE + now, coverage) };
         self.all(client, Ask::Acquire(proposed));
         self.at(TTL / 4, Event::Times(client, round));
     }
@@ -266,7 +267,7 @@ impl Run<'_> {
                 if self.broken == Broken::Forgets {
                     self.machines[server].rule.forget();
                 } else if self.world == World::Unsound {
-                    self.seen.early += u64::from(self.machines[server].rule.holder().is_some());
+                    self.coverage.early += u64::from(self.machines[server].rule.holder().is_some());
                     self.machines[server].offset += TTL;
                 } else {
                     let jump = self.below(JUMP);
@@ -291,14 +292,14 @@ impl Run<'_> {
                 let deadline = self.deadline(client);
                 let Some((renewal, grant)) = &mut self.clients[client].hold else { return };
                 renewal.told(server, beat);
-                self.seen.top_ups += u64::from(matches!(beat, Beat::ToppedUp(_)));
+                self.coverage.top_ups += u64::from(matches!(beat, Beat::ToppedUp(_)));
                 match renewal.step() {
                     Verdict::Kept if self.now < self.grants[*grant].end => {
-                        self.seen.kept += 1;
+                        self.coverage.kept += 1;
                         self.grants[*grant].end = self.grants[*grant].end.max(deadline);
                     }
                     Verdict::Lost | Verdict::Kept => {
-                        self.seen.lost += 1;
+                        self.coverage.lost += 1;
                         self.leave(client);
                     }
                     Verdict::Wait | Verdict::Unknown => {}
@@ -313,7 +314,7 @@ fn run(
     servers: usize,
     world: World,
     broken: Broken,
-    seen: &mut Seen,
+    coverage: &mut Coverage,
 ) -> Result<(), String> {
     let random = Random::new(seed.wrapping_mul(0x9e37_79b9) ^ 0x5eed);
     let mut run = Run {
@@ -327,7 +328,7 @@ fn run(
         clients: vec![],
         grants: vec![],
         tokens: 0,
-        seen,
+        coverage,
     };
     for server in 0..servers {
         let rate = 1_000_000 - DRIFT + run.below(2 * DRIFT);
@@ -348,7 +349,7 @@ fn run(
             retried: false,
             rounds: 3,
             tries: 3,
-            seen: 0,
+            coverage: 0,
             attempt: None,
             hold: None,
         });
@@ -377,21 +378,21 @@ fn run(
 }
 
 fn holds(servers: usize, world: World) {
-    let mut seen = Seen::default();
+    let mut coverage = Coverage::default();
     for seed in 0..250_000 {
-        if let Err(wrong) = run(seed, servers, world, Broken::Nothing, &mut seen) {
+        if let Err(wrong) = run(seed, servers, world, Broken::Nothing, &mut coverage) {
             panic!("{wrong}");
         }
     }
-    println!("{seen:?}");
-    let Seen { grants, contended, raises, top_ups, kept, lost, early } = seen;
+    println!("{coverage:?}");
+    let Coverage { grants, contended, raises, top_ups, kept, lost, early } = coverage;
     assert!([grants, contended, raises, top_ups, kept, lost].iter().all(|&n| n > 0));
     assert_eq!(early > 0, world == World::Unsound);
 }
 
 fn breaks(world: World, broken: Broken, how: &str) {
     let wrong =
-        (0..300_000).find_map(|seed| run(seed, 3, world, broken, &mut Seen::default()).err());
+        (0..300_000).find_map(|seed| run(seed, 3, world, broken, &mut Coverage::default()).err());
     let wrong = wrong.expect("no seed breaks it");
     println!("{}", wrong.lines().next().unwrap_or_default());
     assert!(wrong.contains(how), "{wrong}");

@@ -29,7 +29,11 @@
 //!
 //! A server that restarts must not have forgotten its counter. That is persistence with a sync
 //! *before* the reply. The exhaustive test drops this need and watches the promise break. It
-//! covers attempts; `tests/quorum_simulation.rs` covers renewals too, by seeds, and drops this need as well.
+//! covers attempts. A simulation (`tests/quorum_simulation.rs`, a million seeds) covers attempts with
+//! renewals under delays, losses and jumps of the clocks; it also drops this need, and the deadline
+//! that counts from the send, and watches the promise break. It is not fine enough to catch a missing
+//! drift margin or an acknowledgement that is not exact: for the latter the exhaustive test is the
+//! evidence, for the former there is only the arithmetic.
 //!
 //! Argued, not tested yet: since every tenure begins no lower than its server's clock, a server
 //! that forgets does no harm if it restarts no sooner than the greater of the TTL and
