@@ -151,22 +151,22 @@ fn broken(what: &str) -> Finding {
 /// Whether renewals are answered in time.
 fn judge_time(timing: Timing, found: &mut Examination) {
     let round_trips = found.servers.iter().filter_map(|server| server.round_trip);
-    let slowest = round_trips
-        .map(|round_trip| round_trip.max)
-        .chain(found.probe.map(|probe| probe.renew.max(probe.enter)))
-        .max();
-    let Some(slowest) = slowest else { return };
+    // A first lock may cost more than what comes after it; a renewal is what has to be in time.
+    let renewal = found.probe.map(|probe| probe.renew);
+    let usual = round_trips.clone().map(|trip| trip.median).chain(renewal).max();
+    let slowest = round_trips.map(|trip| trip.max).chain(renewal).max();
+    let (Some(usual), Some(slowest)) = (usual, slowest) else { return };
     let (ttl, patience) = (timing.ttl(), timing.renew_every() / 2);
     // From when a renewal is due until the loss is signalled.
     let room = ttl.saturating_sub(timing.renew_every() + timing.drift() + timing.grace());
     let silence = room.saturating_sub(patience).saturating_sub(slowest);
     let enough = Timing::MIN_TTL.max(ttl).max(slowest * 36);
     let longer = format!("--ttl {0}, or ClientBuilder::ttl: at least {0}", whole(enough));
-    found.add(if slowest >= patience || slowest >= room {
+    found.add(if usual >= patience || usual >= room {
         Finding::danger(
             "ttl",
             format!(
-                "A request took up to {slowest:.0?}, and with a TTL of {ttl:?} a renewal is given \
+                "A request usually takes {usual:.0?}, and with a TTL of {ttl:?} a renewal is given \
                  up after {:.0?}: holds are lost while everything works.",
                 patience.min(room)
             ),
@@ -177,7 +177,8 @@ fn judge_time(timing: Timing, found: &mut Examination) {
             "ttl",
             format!(
                 "A request took up to {slowest:.0?}, and with a TTL of {ttl:?} a renewal is given \
-                 up after {patience:.0?}: one lost packet or a busy moment costs the hold."
+                 up after {patience:.0?}: a lost packet or a busy moment makes it fail, and there \
+                 is no time for many more attempts before the hold is lost."
             ),
         )
         .change(longer)
@@ -299,6 +300,12 @@ mod tests {
         found.probe = Some(Probe { open: quick, enter: quick, renew: slow, leave: quick });
         judge_time(timing, &mut found);
         assert_eq!(found.worst(), Severity::Danger, "given up after 167 ms");
+        // Once in a while is not always.
+        let mut rarely = super::tests::found(quick, 0);
+        rarely.servers[0].round_trip =
+            Some(RoundTrip { exchanges: 8, min: quick, median: quick, max: slow });
+        judge_time(timing, &mut rarely);
+        assert_eq!(rarely.worst(), Severity::Warning);
         let mut nothing = Examination::default();
         judge_time(timing, &mut nothing);
         assert!(nothing.findings.is_empty());

@@ -169,8 +169,9 @@ impl Facts {
         Finding::fine(
             "replication",
             format!(
-                "Every grant is on the disk of a synchronous standby before it is answered \
-                 ({shown}): promoting that one forgets nobody who holds."
+                "Every grant is on the disks of as many standbys as synchronous_standby_names asks \
+                 for before it is answered ({shown}): promoting the one that has received most \
+                 forgets nobody who holds."
             ),
         )
     }
