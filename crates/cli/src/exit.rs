@@ -102,7 +102,7 @@ impl From<std::io::Error> for Failure {
 /// The code for a kind of failure of the library.
 pub(crate) fn code_of(kind: ErrorKind) -> u8 {
     match kind {
-        ErrorKind::Invalid | ErrorKind::Unsupported => USAGE,
+        ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::Disagrees => USAGE,
         ErrorKind::Unavailable | ErrorKind::SessionEnded | ErrorKind::Corrupt | ErrorKind::Full => {
             UNAVAILABLE
         }

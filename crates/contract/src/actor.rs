@@ -182,6 +182,10 @@ impl Actor {
         soon("leave", self.store.leave(&self.session, claim)).await.expect("the store answers")
     }
 
+    pub(crate) async fn amend(&self, claim: &Claim) -> bool {
+        soon("amend", self.store.amend(&self.session, claim)).await.expect("the store answers")
+    }
+
     pub(crate) async fn renew(&self, roll: &[Claim]) -> Renewed {
         soon("renew", self.store.renew(&self.session, roll)).await.expect("the store answers")
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt};
 use leasehold::{Error, ErrorKind, Examination, Guarantees, Result, Store, clock};
 use leasehold_core::{
-    Claim, ClaimId, Enter, Key, Left, Line, Moment, Place, Renewed, SessionId, Terms,
+    Claim, ClaimId, Enter, Key, Left, Line, Moment, Place, Provided, Reading, Record, Renewed,
+    SessionId, Terms,
 };
 use tokio::sync::watch;
 
@@ -23,6 +24,9 @@ pub enum Call {
     Changed,
     Disturbed,
     Leave,
+    Amend,
+    Read,
+    Write,
     Revoke,
     Inspect,
     Keys,
@@ -31,7 +35,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Open,
         Self::Renew,
         Self::Close,
@@ -39,6 +43,9 @@ impl Call {
         Self::Changed,
         Self::Disturbed,
         Self::Leave,
+        Self::Amend,
+        Self::Read,
+        Self::Write,
         Self::Revoke,
         Self::Inspect,
         Self::Keys,
@@ -300,6 +307,48 @@ impl Store for Chaos {
         let (session, claim) = (session.clone(), claim.clone());
         self.through(Call::Leave, |store| {
             async move { store.leave(&session, &claim).await }.boxed()
+        })
+        .boxed()
+    }
+
+    fn amend<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let (session, claim) = (session.clone(), claim.clone());
+        self.through(Call::Amend, |store| {
+            async move { store.amend(&session, &claim).await }.boxed()
+        })
+        .boxed()
+    }
+
+    fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
+        let key = key.clone();
+        self.through(Call::Read, |store| async move { store.read(&key).await }.boxed()).boxed()
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a Key,
+        provided: Provided<'a>,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let (key, record) = (key.clone(), record.clone());
+        // What is provided borrows, and a request that is held back outlives its caller.
+        let held = match provided {
+            Provided::Unchanged(version) => Err(version),
+            Provided::Held(session, claim) => Ok((session.clone(), claim.clone())),
+        };
+        self.through(Call::Write, move |store| {
+            async move {
+                let provided = match &held {
+                    Err(version) => Provided::Unchanged(*version),
+                    Ok((session, claim)) => Provided::Held(session, claim),
+                };
+                store.write(&key, provided, &record).await
+            }
+            .boxed()
         })
         .boxed()
     }

@@ -199,6 +199,15 @@ impl Claim {
         self.limit.get()
     }
 
+    /// The same claim with another note, and with fewer units: what [`Store::amend`] makes of a
+    /// hold. More units than it has are ignored: nobody makes room for them.
+    ///
+    /// [`Store::amend`]: https://docs.rs/leasehold/latest/leasehold/trait.Store.html#tymethod.amend
+    #[must_use]
+    pub fn amended(&self, note: Note, units: NonZeroU32) -> Self {
+        Self { note, units: self.units.min(units), ..self.clone() }
+    }
+
     /// Whether nobody else can hold beside it.
     #[must_use]
     pub fn is_exclusive(&self) -> bool {

@@ -16,6 +16,7 @@ pub mod line;
 pub mod moment;
 pub mod place;
 pub mod quorum;
+pub mod record;
 pub mod table;
 
 pub use backoff::Backoff;
@@ -25,4 +26,5 @@ pub use key::{Key, KeyError};
 pub use lease::{Lease, Timing, TimingError};
 pub use moment::Moment;
 pub use place::{Ahead, Enter, Left, Line, Party, Place, Renewed, Terms};
+pub use record::{Provided, Reading, Record, RecordError, Version, Written};
 pub use table::Table;

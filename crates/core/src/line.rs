@@ -1,8 +1,9 @@
 //! The one rule: *you hold when the units ahead of you in line plus your own fit within the limit.*
 //!
-//! A line is the claims on one key in order of arrival. Claims that disagree on the limit are
-//! judged by the smallest limit from the head of the line up to and including themselves, so one
-//! claim that sees a mutex is not joined by others that see a semaphore.
+//! A line is the claims on one key in order of arrival. A claim that disagrees with those ahead of
+//! it on the limit is refused ([`disagreement`]). Where one slipped in all the same, because a store
+//! cannot look and enter in one step, the smallest limit from the head of the line up to and
+//! including a claim judges it, so one that sees a mutex is not joined by others that see a semaphore.
 //!
 //! Because sums only grow and minima only shrink along the line, whoever holds stands ahead of
 //! whoever waits: the holders are always a prefix of the line. That is what makes the line fair,
@@ -42,6 +43,19 @@ pub fn holders(line: impl IntoIterator<Item = Share>) -> usize {
             taken <= u64::from(limit)
         })
         .count()
+}
+
+/// The limit that a claim of `limit` does not share: the first one in `line` that differs from it.
+///
+/// ```
+/// use leasehold_core::line::{disagreement, Share};
+/// let of_three = Share { units: 1, limit: 3 };
+/// assert_eq!(disagreement([of_three], 3), None);
+/// assert_eq!(disagreement([of_three], 5), Some(3));
+/// ```
+#[must_use]
+pub fn disagreement(line: impl IntoIterator<Item = Share>, limit: u32) -> Option<u32> {
+    line.into_iter().map(|share| share.limit).find(|other| *other != limit)
 }
 
 #[cfg(test)]

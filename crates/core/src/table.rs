@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::line::{self, Share};
 use crate::place::{Ahead, Enter, Left, Line, Party, Place, Renewed, Terms};
+use crate::record::{Provided, Record, Version, Written};
 use crate::{Claim, ClaimId, Fence, Key, Moment, SessionId};
 
 /// All sessions and lines of one store.
@@ -16,8 +17,16 @@ pub struct Table {
     sessions: HashMap<SessionId, Session>,
     lines: BTreeMap<Key, Vec<Entry>>,
     keys: HashMap<ClaimId, Key>,
+    records: HashMap<Key, Kept>,
     last_fence: u64,
+    last_version: u64,
     woken: Vec<ClaimId>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    written: Written,
+    until: Moment,
 }
 
 #[derive(Debug)]
@@ -42,10 +51,19 @@ struct Grant {
     at: Moment,
 }
 
-/// The session is not known to the store (any more).
+/// Why a claim does not enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the session lapsed or was never opened")]
-pub struct NoSession;
+pub enum NoEntry {
+    /// The session is not known to the store (any more).
+    #[error("the session lapsed or was never opened")]
+    NoSession,
+    /// Somebody in line sees another limit.
+    #[error("somebody in line sees a limit of {limit}")]
+    Disagrees {
+        /// The other's limit.
+        limit: u32,
+    },
+}
 
 impl Table {
     /// An empty table, whose first fence is greater than `last_fence`.
@@ -86,18 +104,26 @@ impl Table {
     ///
     /// # Errors
     ///
-    /// When the session lapsed or was never opened.
+    /// When the session lapsed or was never opened, and when a claim that is new in the line does
+    /// not share the limit of those ahead.
     pub fn enter(
         &mut self,
         now: Moment,
         id: &SessionId,
         claim: &Claim,
         enter: Enter,
-    ) -> Result<Place, NoSession> {
-        let session = self.live(now, id).ok_or(NoSession)?;
-        if session.claims.insert(claim.id) {
+    ) -> Result<Place, NoEntry> {
+        let session = self.live(now, id).ok_or(NoEntry::NoSession)?;
+        if !session.claims.contains(&claim.id) {
+            self.settle(now, &claim.key);
+            let line = self.lines.get(&claim.key).into_iter().flatten();
+            let shares = line.map(|entry| Share::from(&entry.claim));
+            if let Some(limit) = line::disagreement(shares, claim.limit()) {
+                return Err(NoEntry::Disagrees { limit });
+            }
             let entry =
                 Entry { claim: claim.clone(), session: id.clone(), entered: now, grant: None };
+            self.live(now, id).ok_or(NoEntry::NoSession)?.claims.insert(claim.id);
             self.lines.entry(claim.key.clone()).or_default().push(entry);
             self.keys.insert(claim.id, claim.key.clone());
         }
@@ -105,7 +131,7 @@ impl Table {
         let line = self.lines.get(&claim.key).map_or(&[][..], Vec::as_slice);
         let Some(at) = line.iter().position(|entry| entry.claim.id == claim.id) else {
             // A claim id that was used before for another key: the caller broke the contract.
-            return Err(NoSession);
+            return Err(NoEntry::NoSession);
         };
         if let Some(grant) = line[at].grant {
             self.woken.retain(|woken| *woken != claim.id);
@@ -137,6 +163,58 @@ impl Table {
         });
         self.settle(now, &claim.key);
         if held { Left::Released } else { Left::Withdrawn }
+    }
+
+    /// Gives a hold another note and fewer units, and grants what then fits. Whether it was held.
+    pub fn amend(&mut self, now: Moment, id: &SessionId, claim: &Claim) -> bool {
+        if self.live(now, id).is_none() {
+            return false;
+        }
+        self.settle(now, &claim.key);
+        let line = self.lines.get_mut(&claim.key).into_iter().flatten();
+        let mut ours = line.filter(|entry| entry.claim.id == claim.id && entry.session == *id);
+        let Some(entry) = ours.next().filter(|entry| entry.grant.is_some()) else {
+            return false;
+        };
+        let units = claim.units().try_into().unwrap_or(std::num::NonZeroU32::MIN);
+        entry.claim = entry.claim.amended(claim.note.clone(), units);
+        self.settle(now, &claim.key);
+        true
+    }
+
+    /// The record of a key.
+    pub fn read(&mut self, now: Moment, key: &Key) -> Option<Written> {
+        self.records.retain(|_, kept| kept.until > now);
+        self.records.get(key).map(|kept| kept.written.clone())
+    }
+
+    /// Writes the record of a key if what was `provided` is true: whether it was.
+    pub fn write(
+        &mut self,
+        now: Moment,
+        key: &Key,
+        provided: Provided<'_>,
+        record: &Record,
+    ) -> bool {
+        let stands = match provided {
+            Provided::Unchanged(version) => {
+                self.read(now, key).map(|written| written.version) == version
+            }
+            Provided::Held(id, claim) => {
+                self.settle(now, key);
+                self.live(now, id).is_some()
+                    && self.lines.get(key).into_iter().flatten().any(|entry| {
+                        entry.claim.id == claim.id && entry.session == *id && entry.grant.is_some()
+                    })
+            }
+        };
+        if stands {
+            self.last_version += 1;
+            let version = Version::new(self.last_version);
+            let written = Written { value: record.value().into(), version };
+            self.records.insert(key.clone(), Kept { written, until: now + record.keep() });
+        }
+        stands
     }
 
     /// Ends somebody's claim on `key` by force, and says whose it was if it was there.

@@ -31,6 +31,11 @@ pub(crate) fn wall_micros() -> u64 {
     seconds.saturating_mul(1_000_000).saturating_add(nanos / 1_000)
 }
 
+/// The wall clock: the time since 1970.
+pub(crate) fn wall() -> Duration {
+    Duration::from_micros(wall_micros())
+}
+
 /// Sleeps until `moment`, and at most a second longer if the machine was suspended meanwhile:
 /// tokio's timers do not count time asleep, so the clock is looked at again each second.
 ///

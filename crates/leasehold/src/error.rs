@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use leasehold_core::Key;
+use leasehold_core::{Claim, Key};
 
 /// `Result` with this library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -38,6 +38,9 @@ pub enum ErrorKind {
     Invalid,
     /// The store cannot do what was asked, and never will. Use another store, or ask for less.
     Unsupported,
+    /// Others claim the key with another limit: the callers have to agree on one. Nothing was
+    /// entered.
+    Disagrees,
     /// The store cannot be reached, or did not answer in time. Trying again may help.
     Unavailable,
     /// The store refused the credentials, or does not allow what was asked.
@@ -77,6 +80,17 @@ impl Error {
             key: None,
             source: None,
         }))
+    }
+
+    /// The refusal of a claim whose limit is not that of those ahead of it in line.
+    #[must_use]
+    pub fn disagrees(claim: &Claim, limit: u32) -> Self {
+        let detail = format!(
+            "it is claimed with a limit of {limit}, and this claim sees one of {}; give all who use \
+             the key the same limit, or let those who have the other one finish first",
+            claim.limit()
+        );
+        Self::new(ErrorKind::Disagrees, "enter the line of", detail).about(&claim.key)
     }
 
     /// The same, with an outcome that is not known.

@@ -22,7 +22,8 @@ pub use guard::{Guard, Released};
 pub use leasehold_core as core;
 pub use leasehold_core::{
     Ahead, Claim, ClaimError, ClaimId, Enter, Fence, Key, KeyError, Left, Line, Moment, Note,
-    Party, Place, Renewed, SessionId, Terms, Timing, TimingError,
+    Party, Place, Provided, Reading, Record, RecordError, Renewed, SessionId, Terms, Timing,
+    TimingError, Version, Written,
 };
 pub use mutex::{Attempt, Mutex};
 pub use session::Wait;

@@ -1,6 +1,6 @@
 //! The contract between leasehold and a lock service.
 //!
-//! Eleven methods, none with a default: a wrapper that forgets to forward one does not compile.
+//! Fourteen methods, none with a default: a wrapper that forgets to forward one does not compile.
 //! What the methods mean is checked, store by store, by the suite in `leasehold-contract`.
 //!
 //! # What every store promises
@@ -12,6 +12,9 @@
 //!   same atomic step. Nothing revives a claim that lapsed.
 //! - **A fence is strictly greater** than that of every conflicting grant of the same key that was
 //!   granted before this one's `enter` was sent; asking again gives the same fence.
+//! - **Claims of a key agree on its limit.** One that is new in the line and sees another limit than
+//!   a claim ahead of it is refused by [`ErrorKind::Disagrees`](crate::ErrorKind::Disagrees),
+//!   whether it fits or not, and leaves nothing behind.
 //! - **First come, first served**, where the store keeps a line. A claim whose session lapsed is
 //!   passed over in the same step, so any number of dead claims costs one TTL at most.
 //! - **The lease counts from no later than the answer.** A caller that counts from before it sent
@@ -24,7 +27,10 @@ use std::fmt;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use leasehold_core::{Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, SessionId, Terms};
+use leasehold_core::{
+    Claim, ClaimId, Enter, Key, Left, Line, Place, Provided, Reading, Record, Renewed, SessionId,
+    Terms,
+};
 
 use crate::error::Result;
 use crate::examination::Examination;
@@ -91,6 +97,27 @@ pub trait Store: fmt::Debug + fmt::Display + Send + Sync + 'static {
     fn leave<'a>(&'a self, session: &'a SessionId, claim: &'a Claim)
     -> BoxFuture<'a, Result<Left>>;
 
+    /// Gives a hold the note of `claim`, and its units where they are fewer than it has; whoever
+    /// fits beside it then is granted in the same step. The fence stays, and so does the lease.
+    ///
+    /// `false`, without an effect, if the claim does not hold (any more). Idempotent.
+    fn amend<'a>(&'a self, session: &'a SessionId, claim: &'a Claim)
+    -> BoxFuture<'a, Result<bool>>;
+
+    /// The record of a key, and the store's time. A record has nothing to do with the line of its
+    /// key but for [`Provided::Held`].
+    fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>>;
+
+    /// Writes the record of a key if what is `provided` is true in the same step: whether it was.
+    ///
+    /// Not idempotent: after an unknown outcome read, and compare what is there.
+    fn write<'a>(
+        &'a self,
+        key: &'a Key,
+        provided: Provided<'a>,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<bool>>;
+
     /// Ends somebody's claim by force, if it is still there: an operator's way out. Its owner
     /// learns of it by [`Store::disturbed`] or its next renewal. `false` if it was gone already.
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>>;
@@ -119,8 +146,10 @@ pub struct Guarantees {
     /// Whether it keeps a line. Without one a claim that is not granted asks again after
     /// a backoff, and who comes first is chance.
     pub line: bool,
-    /// Whether limits above 1 work: semaphores, readers beside readers.
+    /// Whether limits above 1 work (semaphores, readers beside readers), and holds can be amended.
     pub counting: bool,
+    /// Whether it keeps records: what jobs and limiters need.
+    pub records: bool,
     /// What a lease is attached to.
     pub lease: LeaseScope,
     /// How many claims one renewal may name.

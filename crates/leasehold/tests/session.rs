@@ -9,7 +9,8 @@ use futures::future::{BoxFuture, FutureExt};
 use leasehold::stores::Memory;
 use leasehold::{
     Claim, ClaimId, Client, ClientBuilder, Enter, Error, ErrorKind, Examination, Guarantees, Key,
-    Left, Line, Place, Released, Renewed, Result, SessionId, Store, Terms,
+    Left, Line, Place, Provided, Reading, Record, Released, Renewed, Result, SessionId, Store,
+    Terms,
 };
 use tokio::sync::Notify;
 
@@ -167,6 +168,27 @@ impl Store for Caught {
             self.memory.leave(session, claim).await
         }
         .boxed()
+    }
+
+    fn amend<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<bool>> {
+        self.memory.amend(session, claim)
+    }
+
+    fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
+        self.memory.read(key)
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a Key,
+        provided: Provided<'a>,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<bool>> {
+        self.memory.write(key, provided, record)
     }
 
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {

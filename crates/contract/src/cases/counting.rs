@@ -2,7 +2,7 @@
 //! and each case here asserts that refusal instead.
 
 use leasehold::{Effect, ErrorKind};
-use leasehold_core::{Claim, Enter, Left, Place};
+use leasehold_core::{Claim, Enter, Left};
 
 use crate::Bench;
 use crate::actor::{Actor, brief, claim, share};
@@ -87,19 +87,32 @@ pub(crate) async fn a_lapsed_reader_frees_the_writer(bench: &dyn Bench) {
     bob.until_held(&writer).await;
 }
 
-pub(crate) async fn the_smallest_limit_in_line_counts(bench: &dyn Bench) {
-    let alice = Actor::patient(bench).await;
-    let [five, two] = [share("k", 1, 5), share("k", 1, 2)];
+pub(crate) async fn claims_that_disagree_on_the_limit_are_refused(bench: &dyn Bench) {
+    let [alice, bob] = [Actor::patient(bench).await, Actor::patient(bench).await];
+    let [five, waiting] = [share("k", 3, 5), share("k", 4, 5)];
     if !counts(&alice, &five).await {
         return;
     }
     alice.holds(&five).await;
-    alice.holds(&two).await;
-    alice.refused(&share("k", 1, 5)).await;
-    alice.refused(&claim("k")).await;
-    alice.leave(&two).await;
-    let third = alice.tries(&share("k", 1, 5)).await;
-    assert!(matches!(third, Place::Held(_)), "{third:?}");
+    bob.waits(&waiting).await;
+    // Of one that would fit, of one that would not, and of a mutex.
+    for other in [share("k", 1, 7), share("k", 3, 3), claim("k")] {
+        for enter in [Enter::Try, Enter::Wait] {
+            let error = bob.enter(&other, enter).await.expect_err("they have to agree");
+            assert_eq!(error.kind(), ErrorKind::Disagrees, "{error}");
+            assert_eq!(error.effect(), Effect::None, "{error}");
+            assert!(!error.is_transient(), "asking again does not help");
+            let said = error.to_string();
+            let limit = format!("one of {}", other.limit());
+            assert!(said.contains("limit of 5") && said.contains(&limit), "{said}");
+        }
+    }
+    assert_eq!(bob.line("k").await, (vec![five.id], vec![waiting.id]), "nothing is left of them");
+    // Who is in line already is not asked again.
+    alice.leave(&five).await;
+    bob.until_held(&waiting).await;
+    bob.leave(&waiting).await;
+    alice.holds(&share("k", 3, 3)).await;
 }
 
 pub(crate) async fn a_semaphore_of_a_hundred_never_exceeds_its_limit(bench: &dyn Bench) {

@@ -2,6 +2,7 @@
 
 use crate::run::Case;
 
+mod amend;
 mod cancel;
 mod client;
 mod counting;
@@ -14,6 +15,7 @@ mod line;
 mod loss;
 mod process;
 mod random;
+mod records;
 mod rules;
 mod stale;
 mod trouble;
@@ -69,8 +71,20 @@ macro_rules! each_case {
                 a_semaphore_admits_its_limit_and_does_not_overtake,
                 readers_share_and_a_writer_is_alone,
                 a_lapsed_reader_frees_the_writer,
-                the_smallest_limit_in_line_counts,
+                claims_that_disagree_on_the_limit_are_refused,
                 a_semaphore_of_a_hundred_never_exceeds_its_limit;
+            amend:
+                a_hold_takes_another_note_and_keeps_its_fence,
+                a_writer_that_reads_on_lets_readers_in_without_a_gap,
+                nobody_amends_what_they_do_not_hold;
+            records:
+                a_record_is_read_as_it_was_written,
+                a_record_changes_only_from_the_version_that_was_read,
+                increments_of_a_record_are_not_lost,
+                a_record_is_written_under_a_hold_only_while_it_is_held,
+                a_record_is_kept_for_its_time,
+                records_and_lines_leave_each_other_alone,
+                dropped_calls_on_a_record_leave_the_store_usable;
             cancel:
                 rule_6_a_dropped_enter_is_undone_by_a_leave,
                 rule_6_a_dropped_enter_alone_lasts_one_ttl_at_most,

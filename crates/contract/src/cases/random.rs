@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use leasehold::{LeaseScope, Store, clock};
+use leasehold::{ErrorKind, LeaseScope, Store, clock};
 use leasehold_core::backoff::Random;
+use leasehold_core::table::NoEntry;
 use leasehold_core::{Claim, ClaimId, Enter, Fence, Left, Line, Place, SessionId, Table};
 
 use crate::Bench;
@@ -85,9 +86,15 @@ impl Twin {
         let on = KEYS[self.below(KEYS.len())];
         let units = u32::try_from(1 + self.below(3)).expect("small");
         let counting = self.stores[0].guarantees().counting;
-        let claim = match self.below(3) {
-            0 if counting => share(on, units, 3),
-            1 if counting => share(on, u32::MAX, u32::MAX),
+        // Mostly the limit that goes with the key, so that there are lines and not just refusals.
+        let limits = [1, 3, u32::MAX];
+        let of_key = KEYS.iter().position(|key| *key == on).expect("a known key");
+        let odd = self.below(8) == 0;
+        let limit = limits[if odd { self.below(3) } else { of_key }];
+        let claim = match limit {
+            3 if counting => share(on, units, 3),
+            u32::MAX if counting && units == 1 => share(on, u32::MAX, u32::MAX),
+            u32::MAX if counting => share(on, 1, u32::MAX),
             _ => claim(on),
         };
         self.claims.push((session, claim.clone()));
@@ -115,12 +122,16 @@ impl Twin {
 
     async fn enter(&mut self, step: usize, session: usize, claim: &Claim, enter: Enter) {
         let id = &self.sessions[session];
-        let said = self.store(session).enter(id, claim, enter).await.expect("answers");
-        let ruled = self.table.enter(clock::now(), id, claim, enter).expect("the session lives");
+        let said = self.store(session).enter(id, claim, enter).await;
+        let ruled = self.table.enter(clock::now(), id, claim, enter);
         match (&said, &ruled) {
-            (Place::Held(fence), Place::Held(_)) => self.check_fence(step, claim, *fence),
-            (Place::Waiting(said), Place::Waiting(ruled))
-            | (Place::Refused(said), Place::Refused(ruled)) => {
+            (Ok(Place::Held(fence)), Ok(Place::Held(_))) => self.check_fence(step, claim, *fence),
+            (Err(said), Err(NoEntry::Disagrees { .. })) => {
+                assert_eq!(said.kind(), ErrorKind::Disagrees, "step {step}: {said}");
+                self.claims.retain(|(_, made)| made.id != claim.id);
+            }
+            (Ok(Place::Waiting(said)), Ok(Place::Waiting(ruled)))
+            | (Ok(Place::Refused(said)), Ok(Place::Refused(ruled))) => {
                 let holder = |ahead: &leasehold_core::Ahead| {
                     ahead.holder.as_ref().and_then(|holder| holder.claim)
                 };

@@ -175,10 +175,15 @@ impl Run {
     fn enter(&mut self, session: &SessionId, claim: &Claim, enter: Enter) {
         let answer = self.table.enter(self.now, session, claim, enter);
         if !self.model.expires.contains_key(session) {
-            assert_eq!(answer, Err(NoSession), "a session that lapsed claims nothing");
+            assert_eq!(answer, Err(NoEntry::NoSession), "a session that lapsed claims nothing");
             return;
         }
         if self.model.stands(claim.id).is_none() {
+            let other = self.model.on(&claim.key).find(|other| other.limit() != claim.limit());
+            if let Some(limit) = other.map(Claim::limit) {
+                assert_eq!(answer, Err(NoEntry::Disagrees { limit }), "one of another limit");
+                return;
+            }
             let (claim, session) = (claim.clone(), session.clone());
             self.model.line.push(Standing { claim, session });
         }
@@ -379,4 +384,68 @@ fn who_is_granted_without_asking_is_woken_once() {
     assert_eq!(table.take_woken(), vec![]);
     table.revoke(now, &second.key, second.id);
     assert_eq!(table.take_woken(), vec![third.id]);
+}
+
+fn sized(id: u8, units: u32, limit: u32) -> Claim {
+    let [units, limit] = [units, limit].map(|number| NonZeroU32::new(number).unwrap());
+    let key = Key::new("a").unwrap();
+    Claim::counting(ClaimId::from_random([id; 16]), key, Note::default(), units, limit).unwrap()
+}
+
+#[test]
+fn who_needs_less_lets_in_who_then_fits_and_keeps_its_fence() {
+    let mut table = Table::default();
+    let now = Moment::ORIGIN;
+    let session = opened(&mut table, now, "s", TTL);
+    let [writer, reader, next] = [sized(1, 9, 9), sized(2, 1, 9), sized(3, 9, 9)];
+    let Ok(Place::Held(fence)) = table.enter(now, &session, &writer, Enter::Wait) else {
+        panic!("the line was empty");
+    };
+    table.enter(now, &session, &reader, Enter::Wait).unwrap();
+    table.enter(now, &session, &next, Enter::Wait).unwrap();
+    assert!(!table.amend(now, &session, &reader), "it waits");
+    let note = Note::new("reads").unwrap();
+    let reads = writer.amended(note.clone(), NonZeroU32::MIN);
+    assert!(table.amend(now, &session, &reads));
+    assert_eq!(table.take_woken(), vec![reader.id]);
+    let line = table.inspect(now, &writer.key);
+    assert_eq!(line.holders[0].fence, Some(fence));
+    assert_eq!((&line.holders[0].note, line.holders[0].units), (&note, 1));
+    assert_eq!((line.holders.len(), line.waiters.len()), (2, 1));
+    assert!(table.amend(now, &session, &writer), "and more units are not had this way");
+    assert_eq!(table.inspect(now, &writer.key).holders[0].units, 1);
+    let other = opened(&mut table, now, "other", TTL);
+    assert!(!table.amend(now, &other, &reads), "another's");
+    assert!(!table.amend(now + TTL, &session, &reads), "it lapsed");
+}
+
+#[test]
+fn a_record_is_written_only_if_what_was_provided_is_true() {
+    let mut table = Table::default();
+    let now = Moment::ORIGIN;
+    let [session, other] = ["s", "t"].map(|name| opened(&mut table, now, name, TTL));
+    let (hold, waiter) = (exclusive(1), exclusive(2));
+    table.enter(now, &session, &hold, Enter::Wait).unwrap();
+    table.enter(now, &other, &waiter, Enter::Wait).unwrap();
+    let record = |text: &str| Record::new(text.as_bytes(), TTL * 2).unwrap();
+    let key = &hold.key;
+    assert_eq!(table.read(now, key), None);
+    assert!(table.write(now, key, Provided::Unchanged(None), &record("one")));
+    assert!(!table.write(now, key, Provided::Unchanged(None), &record("two")));
+    let first = table.read(now, key).unwrap();
+    assert_eq!(&*first.value, b"one");
+    assert!(table.write(now, key, Provided::Held(&session, &hold), &record("held")));
+    for (by, claim) in [(&other, &waiter), (&other, &hold), (&session, &waiter)] {
+        assert!(!table.write(now, key, Provided::Held(by, claim), &record("stolen")));
+    }
+    assert!(!table.write(now, key, Provided::Unchanged(Some(first.version)), &record("stale")));
+    let second = table.read(now, key).unwrap();
+    assert_eq!(&*second.value, b"held");
+    assert!(second.version > first.version);
+    let later = now + TTL;
+    assert!(!table.write(later, key, Provided::Held(&session, &hold), &record("lapsed")));
+    assert_eq!(table.read(later, key), Some(second.clone()));
+    assert_eq!(table.read(now + TTL * 2, key), None, "it was kept for so long only");
+    assert!(table.write(now + TTL * 2, key, Provided::Unchanged(None), &record("new")));
+    assert!(table.read(now + TTL * 2, key).unwrap().version > second.version);
 }

@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
+use leasehold_core::table::NoEntry;
 use leasehold_core::{
-    Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, SessionId, Table, Terms, Timing,
+    Claim, ClaimId, Enter, Key, Left, Line, Place, Provided, Reading, Record, Renewed, SessionId,
+    Table, Terms, Timing,
 };
 
 use crate::clock;
@@ -74,6 +76,7 @@ impl Store for Memory {
             min_ttl: Timing::MIN_TTL,
             line: true,
             counting: true,
+            records: true,
             lease: LeaseScope::Session,
             renew_batch: usize::MAX,
             recheck: Duration::from_secs(5),
@@ -123,11 +126,15 @@ impl Store for Memory {
             self.shared.mailbox.expect(claim.id);
             let place = self
                 .step(|table| table.enter(clock::now(), session, claim, enter))
-                .map_err(|gone| {
-                    Error::new(ErrorKind::SessionEnded, "enter the line of", "open a new session")
-                        .about(&claim.key)
-                        .at(self)
-                        .because(gone)
+                .map_err(|refused| match refused {
+                    NoEntry::Disagrees { limit } => Error::disagrees(claim, limit).at(self),
+                    gone @ NoEntry::NoSession => {
+                        let attempt = "enter the line of";
+                        Error::new(ErrorKind::SessionEnded, attempt, "open a new session")
+                            .about(&claim.key)
+                            .at(self)
+                            .because(gone)
+                    }
                 });
             if !matches!(place, Ok(Place::Waiting(_))) {
                 self.shared.mailbox.forget(claim.id);
@@ -169,6 +176,32 @@ impl Store for Memory {
             Ok(left)
         }
         .boxed()
+    }
+
+    fn amend<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<bool>> {
+        async move { Ok(self.step(|table| table.amend(clock::now(), session, claim))) }.boxed()
+    }
+
+    fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
+        async move {
+            let written = self.step(|table| table.read(clock::now(), key));
+            Ok(Reading { written, at: Some(clock::wall()) })
+        }
+        .boxed()
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a Key,
+        provided: Provided<'a>,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<bool>> {
+        async move { Ok(self.step(|table| table.write(clock::now(), key, provided, record))) }
+            .boxed()
     }
 
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {

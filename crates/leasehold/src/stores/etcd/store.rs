@@ -4,13 +4,16 @@ use std::fmt;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
-use leasehold_core::{Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, SessionId, Terms};
+use leasehold_core::{
+    Claim, ClaimId, Enter, Key, Left, Line, Place, Provided, Reading, Record, Renewed, SessionId,
+    Terms,
+};
 
 use super::Etcd;
 use super::enter::Entering;
 use super::examine;
 use super::layout::LeaseId;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
 use crate::store::{Guarantees, LeaseScope, Store};
 
@@ -21,6 +24,7 @@ impl Store for Etcd {
             min_ttl: Duration::from_secs(2),
             line: true,
             counting: true,
+            records: false,
             lease: LeaseScope::Session,
             renew_batch: usize::MAX,
             recheck: Duration::from_secs(10),
@@ -87,6 +91,33 @@ impl Store for Etcd {
         claim: &'a Claim,
     ) -> BoxFuture<'a, Result<Left>> {
         self.0.leave(session, claim).boxed()
+    }
+
+    fn amend<'a>(
+        &'a self,
+        _session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let detail = "this store cannot amend a hold";
+        let error = Error::new(ErrorKind::Unsupported, "amend the hold of", detail);
+        futures::future::ready(Err(error.at(self).about(&claim.key))).boxed()
+    }
+
+    fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
+        let detail = "this store keeps no records";
+        let error = Error::new(ErrorKind::Unsupported, "read the record of", detail);
+        futures::future::ready(Err(error.at(self).about(key))).boxed()
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a Key,
+        _provided: Provided<'a>,
+        _record: &'a Record,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let detail = "this store keeps no records";
+        let error = Error::new(ErrorKind::Unsupported, "write the record of", detail);
+        futures::future::ready(Err(error.at(self).about(key))).boxed()
     }
 
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use leasehold_core::{
-    Claim, ClaimId, Enter, Key, Left, Line, Moment, Place, Renewed, SessionId, Terms,
+    Claim, ClaimId, Enter, Key, Left, Line, Moment, Place, Provided, Reading, Record, Renewed,
+    SessionId, Terms,
 };
 
 use super::config::Config;
@@ -117,6 +118,7 @@ impl Store for Postgres {
             min_ttl: MIN_TTL,
             line: true,
             counting: true,
+            records: false,
             lease: LeaseScope::Session,
             renew_batch: RENEW_BATCH,
             recheck: if self.wire.polls() { POLL } else { RECHECK },
@@ -226,6 +228,33 @@ impl Store for Postgres {
             left.map_err(self.failed_on("leave the line of", &claim.key))
         }
         .boxed()
+    }
+
+    fn amend<'a>(
+        &'a self,
+        _session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let detail = "this store cannot amend a hold";
+        let error = Error::new(ErrorKind::Unsupported, "amend the hold of", detail);
+        futures::future::ready(Err(error.at(self).about(&claim.key))).boxed()
+    }
+
+    fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
+        let detail = "this store keeps no records";
+        let error = Error::new(ErrorKind::Unsupported, "read the record of", detail);
+        futures::future::ready(Err(error.at(self).about(key))).boxed()
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a Key,
+        _provided: Provided<'a>,
+        _record: &'a Record,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let detail = "this store keeps no records";
+        let error = Error::new(ErrorKind::Unsupported, "write the record of", detail);
+        futures::future::ready(Err(error.at(self).about(key))).boxed()
     }
 
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {

@@ -99,6 +99,7 @@ const GUARANTEES: Guarantees = Guarantees {
     min_ttl: MIN_TTL,
     line: true,
     counting: false,
+    records: false,
     lease: LeaseScope::Claim,
     // About a millisecond of the server's time.
     renew_batch: 256,

@@ -8,7 +8,10 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use leasehold_core::backoff::Random;
-use leasehold_core::{Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, SessionId, Terms};
+use leasehold_core::{
+    Claim, ClaimId, Enter, Key, Left, Line, Place, Provided, Reading, Record, Renewed, SessionId,
+    Terms,
+};
 
 use super::answers::{self, Behind, Entered};
 use super::config::Config;
@@ -362,6 +365,33 @@ impl Store for Redis {
             left.map_err(|failure| failure.during("release", self, Some(&claim.key)))
         }
         .boxed()
+    }
+
+    fn amend<'a>(
+        &'a self,
+        _session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let detail = "this store cannot amend a hold";
+        let error = Error::new(ErrorKind::Unsupported, "amend the hold of", detail);
+        futures::future::ready(Err(error.at(self).about(&claim.key))).boxed()
+    }
+
+    fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
+        let detail = "this store keeps no records";
+        let error = Error::new(ErrorKind::Unsupported, "read the record of", detail);
+        futures::future::ready(Err(error.at(self).about(key))).boxed()
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a Key,
+        _provided: Provided<'a>,
+        _record: &'a Record,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let detail = "this store keeps no records";
+        let error = Error::new(ErrorKind::Unsupported, "write the record of", detail);
+        futures::future::ready(Err(error.at(self).about(key))).boxed()
     }
 
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
-use leasehold_core::{Claim, ClaimId, Enter, Key, Left, Line, Place, Renewed, SessionId, Terms};
+use leasehold_core::{
+    Claim, ClaimId, Enter, Key, Left, Line, Place, Provided, Reading, Record, Renewed, SessionId,
+    Terms,
+};
 
 use super::wire::Failure;
 use super::{ZooKeeper, examine, survey};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
 use crate::store::{Guarantees, LeaseScope, Store};
 
@@ -17,6 +20,7 @@ impl Store for ZooKeeper {
             min_ttl: Self::MIN_TTL,
             line: true,
             counting: true,
+            records: false,
             lease: LeaseScope::Session,
             renew_batch: usize::MAX,
             recheck: Duration::from_secs(30),
@@ -119,6 +123,33 @@ impl Store for ZooKeeper {
             Ok(left)
         }
         .boxed()
+    }
+
+    fn amend<'a>(
+        &'a self,
+        _session: &'a SessionId,
+        claim: &'a Claim,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let detail = "this store cannot amend a hold";
+        let error = Error::new(ErrorKind::Unsupported, "amend the hold of", detail);
+        futures::future::ready(Err(error.at(self).about(&claim.key))).boxed()
+    }
+
+    fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
+        let detail = "this store keeps no records";
+        let error = Error::new(ErrorKind::Unsupported, "read the record of", detail);
+        futures::future::ready(Err(error.at(self).about(key))).boxed()
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a Key,
+        _provided: Provided<'a>,
+        _record: &'a Record,
+    ) -> BoxFuture<'a, Result<bool>> {
+        let detail = "this store keeps no records";
+        let error = Error::new(ErrorKind::Unsupported, "write the record of", detail);
+        futures::future::ready(Err(error.at(self).about(key))).boxed()
     }
 
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {
