@@ -137,6 +137,16 @@ pub(crate) struct Asking {
     /// Do not wait: fail at once if the lock is not free
     #[arg(long = "try", conflicts_with = "wait")]
     pub(crate) once: bool,
+    /// Hold the key beside others who give --shared; who does not, holds it alone
+    #[arg(long, conflicts_with = "slots")]
+    pub(crate) shared: bool,
+    /// Let N hold the key at a time; all who use it have to give the same number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) slots: Option<u32>,
+    /// How many of the slots to hold
+    #[arg(long, value_name = "N", requires = "slots", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..), hide_default_value = true)]
+    pub(crate) units: u32,
     /// A text for others to read beside the holder's name [env: LEASEHOLD_NOTE]
     #[arg(long, value_name = "TEXT")]
     pub(crate) note: Option<String>,

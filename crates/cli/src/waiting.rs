@@ -5,10 +5,11 @@ use std::io;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
 
-use leasehold::{Ahead, Attempt, Client, Error, Guard, Key, Moment, Mutex, Party, Wait, clock};
+use leasehold::{Ahead, Attempt, Client, Error, Guard, Key, Lock, Moment, Party, Wait, clock};
 use rustix::process::Signal;
 use tokio::sync::Notify;
 
+use crate::args::Asking;
 use crate::duration::{Patience, show};
 use crate::exit::{self, Failure};
 use crate::output::{Output, printable};
@@ -46,33 +47,42 @@ impl Codes {
     }
 }
 
+/// The lock that the flags ask for.
+pub(crate) fn lock_of(client: &Client, key: &Key, asking: &Asking) -> leasehold::Result<Lock> {
+    match asking.slots {
+        Some(limit) => client.semaphore(key.clone(), limit)?.units(asking.units),
+        None if asking.shared => Ok(client.rwlock(key.clone())?.reader().clone()),
+        None => client.mutex(key.clone()),
+    }
+}
+
 /// Waits for the lock for as long as `patience` lasts.
 pub(crate) async fn ask(
-    mutex: Mutex,
+    asked: Lock,
     patience: Patience,
     codes: Codes,
     signals: &mut Signals,
     output: Output,
 ) -> Result<Asked, Failure> {
-    let line = Arc::new(WaitingLine::new(mutex.key().clone(), output));
+    let line = Arc::new(WaitingLine::new(asked.key().clone(), output));
     let observed = {
         let line = Arc::clone(&line);
-        mutex.on_wait(move |wait| line.observe(&wait))
+        asked.on_wait(move |wait| line.observe(&wait))
     };
-    let asked = tokio::select! {
+    let outcome = tokio::select! {
         guard = lock(&observed, patience, codes) => guard.map(Asked::Held),
         signal = signals.end() => Ok(Asked::GaveUp(signal)),
         () = line.keep_drawn() => Err(Failure::new(exit::INTERNAL, "the waiting line ended")),
     };
     line.erase();
-    asked.map_err(|failure| codes.apply(failure))
+    outcome.map_err(|failure| codes.apply(failure))
 }
 
-async fn lock(mutex: &Mutex, patience: Patience, codes: Codes) -> Result<Guard, Failure> {
+async fn lock(asked: &Lock, patience: Patience, codes: Codes) -> Result<Guard, Failure> {
     match patience {
-        Patience::Forever => Ok(mutex.lock().await?),
-        Patience::For(wait) => Ok(mutex.lock_within(wait).await?),
-        Patience::None => match mutex.attempt().await? {
+        Patience::Forever => Ok(asked.lock().await?),
+        Patience::For(wait) => Ok(asked.lock_within(wait).await?),
+        Patience::None => match asked.attempt().await? {
             Attempt::Held(guard) => Ok(guard),
             Attempt::Refused(ahead) => {
                 let who = ahead
@@ -81,7 +91,7 @@ async fn lock(mutex: &Mutex, patience: Patience, codes: Codes) -> Result<Guard, 
                     .map_or_else(String::new, |holder| format!(": held by {}", describe(holder)));
                 Err(Failure::new(
                     codes.busy,
-                    format!("{:?} is not free{who}", mutex.key().as_str()),
+                    format!("{:?} is not free{who}", asked.key().as_str()),
                 ))
             }
         },

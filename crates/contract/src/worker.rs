@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::{Client, Key, Mutex, Released, Result, Store, clock};
+use leasehold::{Client, Key, Lock, Released, Result, Store, clock};
 
 use crate::actor::{PATIENT, careful_client, client};
 
@@ -58,7 +58,7 @@ pub fn main(connect: impl Fn(&str) -> Result<Arc<dyn Store>>) -> ExitCode {
     }
 }
 
-fn mutex(client: &Client, key: &str) -> Result<Mutex> {
+fn mutex(client: &Client, key: &str) -> Result<Lock> {
     client.mutex(Key::new(key).expect("a valid key"))
 }
 
@@ -67,7 +67,7 @@ fn say(line: &str) {
     writeln!(out, "{line}").and_then(|()| out.flush()).expect("the parent reads");
 }
 
-async fn hold(mutex: &Mutex) -> Result<()> {
+async fn hold(mutex: &Lock) -> Result<()> {
     let guard = mutex.lock().await?;
     say(&format!("held {}", guard.fence()));
     tokio::task::block_in_place(|| {
@@ -78,7 +78,7 @@ async fn hold(mutex: &Mutex) -> Result<()> {
     std::process::exit(0);
 }
 
-async fn contend(mutex: &Mutex, turns: u32, file: &Path) -> Result<()> {
+async fn contend(mutex: &Lock, turns: u32, file: &Path) -> Result<()> {
     for _ in 0..turns {
         let guard = mutex.lock().await?;
         let from = clock::now();

@@ -45,17 +45,25 @@ pub fn holders(line: impl IntoIterator<Item = Share>) -> usize {
         .count()
 }
 
-/// The limit that a claim of `limit` does not share: the first one in `line` that differs from it.
+/// The limit that a claim of `limit` disagrees with: the first such one in `line`.
+///
+/// Limits agree when they are the same, and a mutex (1 of 1) agrees with readers and writers (of
+/// [`u32::MAX`]): it is a writer by another name, and the rule keeps it alone.
 ///
 /// ```
 /// use leasehold_core::line::{disagreement, Share};
 /// let of_three = Share { units: 1, limit: 3 };
 /// assert_eq!(disagreement([of_three], 3), None);
 /// assert_eq!(disagreement([of_three], 5), Some(3));
+/// assert_eq!(disagreement([of_three], 1), Some(3));
+/// let reader = Share { units: 1, limit: u32::MAX };
+/// assert_eq!(disagreement([reader], 1), None);
 /// ```
 #[must_use]
 pub fn disagreement(line: impl IntoIterator<Item = Share>, limit: u32) -> Option<u32> {
-    line.into_iter().map(|share| share.limit).find(|other| *other != limit)
+    let agree =
+        |other: u32| other == limit || [other.min(limit), other.max(limit)] == [1, u32::MAX];
+    line.into_iter().map(|share| share.limit).find(|other| !agree(*other))
 }
 
 #[cfg(test)]

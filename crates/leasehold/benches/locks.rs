@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use leasehold::{Client, Mutex, clock};
+use leasehold::{Client, Lock, clock};
 use leasehold_testbed::Redis;
 use redis::aio::MultiplexedConnection;
 
@@ -48,7 +48,7 @@ fn main() {
 /// Pairs in a second, of ours and of raw, in turn.
 async fn compare(
     name: &str,
-    mutex: &Mutex,
+    mutex: &Lock,
     pairs: u32,
     commands: &str,
     mut raw: impl AsyncFnMut(u32),

@@ -23,6 +23,7 @@ use crate::client::{ClientBuilder, IntoKeyError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
 use crate::guard::Released;
+use crate::lock::within;
 use crate::session::Wait;
 use crate::store::Store;
 
@@ -34,10 +35,24 @@ pub struct Client {
     runtime: Arc<Runtime>,
 }
 
-/// The blocking twin of [`crate::Mutex`].
+/// The blocking twin of [`crate::Lock`].
 #[derive(Debug, Clone)]
-pub struct Mutex {
-    mutex: crate::Mutex,
+pub struct Lock {
+    lock: crate::Lock,
+    runtime: Arc<Runtime>,
+}
+
+/// The blocking twin of [`crate::RwLock`].
+#[derive(Debug, Clone)]
+pub struct RwLock {
+    reader: Lock,
+    writer: Lock,
+}
+
+/// The blocking twin of [`crate::Semaphore`].
+#[derive(Debug, Clone)]
+pub struct Semaphore {
+    semaphore: crate::Semaphore,
     runtime: Arc<Runtime>,
 }
 
@@ -84,12 +99,42 @@ impl Client {
     /// # Errors
     ///
     /// As there.
-    pub fn mutex<K>(&self, key: K) -> Result<Mutex>
+    pub fn mutex<K>(&self, key: K) -> Result<Lock>
     where
         K: TryInto<Key>,
         K::Error: IntoKeyError,
     {
-        Ok(Mutex { mutex: self.client.mutex(key)?, runtime: Arc::clone(&self.runtime) })
+        Ok(Lock::new(self.client.mutex(key)?, &self.runtime))
+    }
+
+    /// As [`crate::Client::rwlock`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn rwlock<K>(&self, key: K) -> Result<RwLock>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        let lock = self.client.rwlock(key)?;
+        let [reader, writer] =
+            [lock.reader(), lock.writer()].map(|lock| Lock::new(lock.clone(), &self.runtime));
+        Ok(RwLock { reader, writer })
+    }
+
+    /// As [`crate::Client::semaphore`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn semaphore<K>(&self, key: K, limit: u32) -> Result<Semaphore>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        let semaphore = self.client.semaphore(key, limit)?;
+        Ok(Semaphore { semaphore, runtime: Arc::clone(&self.runtime) })
     }
 
     /// As [`crate::Client::store`].
@@ -117,60 +162,64 @@ impl Client {
     }
 }
 
-impl Mutex {
-    /// As [`crate::Mutex::note`].
+impl Lock {
+    fn new(lock: crate::Lock, runtime: &Arc<Runtime>) -> Self {
+        Self { lock, runtime: Arc::clone(runtime) }
+    }
+
+    /// As [`crate::Lock::note`].
     ///
     /// # Errors
     ///
     /// As there.
     pub fn note(self, text: &str) -> Result<Self> {
-        Ok(Self { mutex: self.mutex.note(text)?, runtime: self.runtime })
+        Ok(Self { lock: self.lock.note(text)?, runtime: self.runtime })
     }
 
-    /// As [`crate::Mutex::on_wait`].
+    /// As [`crate::Lock::on_wait`].
     #[must_use]
     pub fn on_wait(self, observer: impl Fn(Wait<'_>) + Send + Sync + 'static) -> Self {
-        Self { mutex: self.mutex.on_wait(observer), runtime: self.runtime }
+        Self { lock: self.lock.on_wait(observer), runtime: self.runtime }
     }
 
-    /// As [`crate::Mutex::lock`].
+    /// As [`crate::Lock::lock`].
     ///
     /// # Errors
     ///
     /// As there.
     pub fn lock(&self) -> Result<Guard> {
-        self.runtime.wait(self.mutex.lock()).map(|guard| self.guard(guard))
+        self.runtime.wait(self.lock.lock()).map(|guard| self.guard(guard))
     }
 
-    /// As [`crate::Mutex::try_lock`].
+    /// As [`crate::Lock::try_lock`].
     ///
     /// # Errors
     ///
     /// As there.
     pub fn try_lock(&self) -> Result<Option<Guard>> {
-        let guard = self.runtime.wait(self.mutex.try_lock())?;
+        let guard = self.runtime.wait(self.lock.try_lock())?;
         Ok(guard.map(|guard| self.guard(guard)))
     }
 
-    /// As [`crate::Mutex::attempt`].
+    /// As [`crate::Lock::attempt`].
     ///
     /// # Errors
     ///
     /// As there.
     pub fn attempt(&self) -> Result<Attempt> {
-        Ok(match self.runtime.wait(self.mutex.attempt())? {
+        Ok(match self.runtime.wait(self.lock.attempt())? {
             crate::Attempt::Held(guard) => Attempt::Held(self.guard(guard)),
             crate::Attempt::Refused(ahead) => Attempt::Refused(ahead),
         })
     }
 
-    /// As [`crate::Mutex::lock_within`].
+    /// As [`crate::Lock::lock_within`].
     ///
     /// # Errors
     ///
     /// As there.
     pub fn lock_within(&self, wait: Duration) -> Result<Guard> {
-        self.runtime.wait(self.mutex.lock_within(wait)).map(|guard| self.guard(guard))
+        self.runtime.wait(self.lock.lock_within(wait)).map(|guard| self.guard(guard))
     }
 
     /// Waits for the lock, runs `work` under it, and releases it.
@@ -179,11 +228,12 @@ impl Mutex {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Lost`] when the hold was lost while `work` ran, and what [`Mutex::lock`] fails
+    /// [`ErrorKind::Lost`] when the hold was lost while `work` ran, and what [`Lock::lock`] fails
     /// with.
     pub fn run<T>(&self, work: impl FnOnce(&Guard) -> T) -> Result<T> {
         let guard = self.lock()?;
-        let outcome = work(&guard);
+        let held = within::holding(&self.lock, &guard.guard);
+        let outcome = within::HELD.sync_scope(held, || work(&guard));
         guard.check()?;
         let key = guard.key().clone();
         match guard.release()? {
@@ -200,6 +250,100 @@ impl Mutex {
     }
 }
 
+impl RwLock {
+    /// As [`crate::RwLock::reader`].
+    #[must_use]
+    pub const fn reader(&self) -> &Lock {
+        &self.reader
+    }
+
+    /// As [`crate::RwLock::writer`].
+    #[must_use]
+    pub const fn writer(&self) -> &Lock {
+        &self.writer
+    }
+
+    /// As [`crate::RwLock::read`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn read(&self) -> Result<Guard> {
+        self.reader.lock()
+    }
+
+    /// As [`crate::RwLock::write`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn write(&self) -> Result<Guard> {
+        self.writer.lock()
+    }
+
+    /// As [`crate::RwLock::try_read`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn try_read(&self) -> Result<Option<Guard>> {
+        self.reader.try_lock()
+    }
+
+    /// As [`crate::RwLock::try_write`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn try_write(&self) -> Result<Option<Guard>> {
+        self.writer.try_lock()
+    }
+}
+
+impl Semaphore {
+    /// As [`crate::Semaphore::limit`].
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.semaphore.limit()
+    }
+
+    /// As [`crate::Semaphore::units`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn units(&self, units: u32) -> Result<Lock> {
+        Ok(Lock::new(self.semaphore.units(units)?, &self.runtime))
+    }
+
+    /// As [`crate::Semaphore::acquire`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn acquire(&self) -> Result<Guard> {
+        self.acquire_many(1)
+    }
+
+    /// As [`crate::Semaphore::acquire_many`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn acquire_many(&self, units: u32) -> Result<Guard> {
+        self.units(units)?.lock()
+    }
+
+    /// As [`crate::Semaphore::try_acquire`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn try_acquire(&self) -> Result<Option<Guard>> {
+        self.units(1)?.try_lock()
+    }
+}
+
 impl Guard {
     /// As [`crate::Guard::key`].
     #[must_use]
@@ -211,6 +355,30 @@ impl Guard {
     #[must_use]
     pub const fn fence(&self) -> Fence {
         self.guard.fence()
+    }
+
+    /// As [`crate::Guard::units`].
+    #[must_use]
+    pub fn units(&self) -> u32 {
+        self.guard.units()
+    }
+
+    /// As [`crate::Guard::set_note`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn set_note(&self, text: &str) -> Result<()> {
+        self.runtime.wait(self.guard.set_note(text))
+    }
+
+    /// As [`crate::Guard::downgrade`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn downgrade(&self) -> Result<()> {
+        self.runtime.wait(self.guard.downgrade())
     }
 
     /// As [`crate::Guard::deadline`].

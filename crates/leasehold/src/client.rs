@@ -4,13 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold_core::line::Share;
 use leasehold_core::{Key, KeyError, Note, Terms, Timing};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
-use crate::mutex::Mutex;
+use crate::lock::Lock;
+use crate::rwlock::RwLock;
+use crate::semaphore::Semaphore;
 use crate::session::{Handle, Settings};
 use crate::store::Store;
 use crate::stores;
@@ -53,12 +56,57 @@ impl Client {
         ClientBuilder::default()
     }
 
-    /// A mutex on `key`. No IO happens yet.
+    /// A lock on `key` that one holder has at a time. No IO happens yet.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] when `key` is no key: see [`Key`].
-    pub fn mutex<K>(&self, key: K) -> Result<Mutex>
+    pub fn mutex<K>(&self, key: K) -> Result<Lock>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        self.lock(key, Share { units: 1, limit: 1 })
+    }
+
+    /// A lock on `key` that many readers or one writer have at a time. No IO happens yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when `key` is no key, [`ErrorKind::Unsupported`] for a store that
+    /// does not count.
+    pub fn rwlock<K>(&self, key: K) -> Result<RwLock>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        self.lock(key, RwLock::READER).map(RwLock::new)
+    }
+
+    /// `limit` units of `key`, of which each holder has some. No IO happens yet. All who use the
+    /// key have to give the same limit.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when `key` is no key or `limit` is zero or greater than
+    /// [`Semaphore::MAX_LIMIT`], [`ErrorKind::Unsupported`] for a store that does not count and
+    /// a limit above 1.
+    pub fn semaphore<K>(&self, key: K, limit: u32) -> Result<Semaphore>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        let lock = self.lock(key, Share { units: 1, limit })?;
+        if (1..=Semaphore::MAX_LIMIT).contains(&limit) {
+            return Ok(Semaphore::new(lock));
+        }
+        let detail =
+            format!("a limit of {limit} is not between 1 and {max}", max = Semaphore::MAX_LIMIT);
+        let error = self.handle.error(ErrorKind::Invalid, "make a semaphore of", detail);
+        Err(error.about(lock.key()))
+    }
+
+    fn lock<K>(&self, key: K, share: Share) -> Result<Lock>
     where
         K: TryInto<Key>,
         K::Error: IntoKeyError,
@@ -67,7 +115,13 @@ impl Client {
             let detail = error.into_key_error();
             self.handle.error(ErrorKind::Invalid, "use the key", detail)
         })?;
-        Ok(Mutex::new(Arc::clone(&self.handle), key))
+        if share.limit > 1 && !self.store().guarantees().counting {
+            let detail = "this store keeps limits of 1 only; use another one for semaphores and \
+                          for readers beside readers";
+            let error = self.handle.error(ErrorKind::Unsupported, "claim a share of", detail);
+            return Err(error.about(&key));
+        }
+        Ok(Lock::new(Arc::clone(&self.handle), key, share))
     }
 
     /// The store, to look at with [`Store::inspect`], [`Store::keys`] and [`Store::revoke`].

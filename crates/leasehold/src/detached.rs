@@ -1,7 +1,9 @@
 //! Holds that outlive the process that took them: for scripts.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use leasehold_core::line::Share;
 use leasehold_core::{Claim, ClaimId, Fence, Key, Left, Note, Renewed, SessionId};
 
 use crate::client::Client;
@@ -18,6 +20,7 @@ pub struct Grant {
     fence: Option<Fence>,
     session: SessionId,
     claim: ClaimId,
+    share: Share,
 }
 
 impl Grant {
@@ -27,6 +30,7 @@ impl Grant {
             fence: Some(fence),
             session: entry.session.clone(),
             claim: entry.claim.id,
+            share: Share::from(&entry.claim),
         }
     }
 
@@ -36,15 +40,11 @@ impl Grant {
     ///
     /// [`ErrorKind::Invalid`] when it is not such a token.
     pub fn from_token(key: Key, token: &str) -> Result<Self> {
-        let parts = token.rsplit_once('.').and_then(|(session, claim)| {
-            Some((SessionId::new(session), ClaimId::from_hex(claim)?))
-        });
-        let Some((session, claim)) = parts.filter(|(session, _)| !session.as_str().is_empty())
-        else {
+        let Some((session, claim, share)) = read(token) else {
             let detail = "it is not a token of a grant; pass the `token` of the grant as it is";
             return Err(Error::new(ErrorKind::Invalid, "read the token for", detail).about(&key));
         };
-        Ok(Self { key, fence: None, session, claim })
+        Ok(Self { key, fence: None, session, claim, share })
     }
 
     /// What is held.
@@ -62,12 +62,29 @@ impl Grant {
     /// The text that gives power over the hold. Secret, like a password that lives as long as it.
     #[must_use]
     pub fn token(&self) -> String {
-        format!("{}.{}", self.session.as_str(), self.claim.to_hex())
+        let Share { units, limit } = self.share;
+        let share = if limit > 1 { format!("-{units}of{limit}") } else { String::new() };
+        format!("{}.{}{share}", self.session.as_str(), self.claim.to_hex())
     }
 
     fn claim(&self) -> Claim {
-        Claim::exclusive(self.claim, self.key.clone(), Note::default())
+        let (key, note) = (self.key.clone(), Note::default());
+        let [units, limit] = [self.share.units, self.share.limit]
+            .map(|number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN));
+        Claim::counting(self.claim, key.clone(), note.clone(), units, limit)
+            .unwrap_or_else(|_| Claim::exclusive(self.claim, key, note))
     }
+}
+
+/// What [`Grant::token`] wrote.
+fn read(token: &str) -> Option<(SessionId, ClaimId, Share)> {
+    let (session, claim) = token.rsplit_once('.')?;
+    // Of a mutex there is nothing to say.
+    let (claim, share) = claim.split_once('-').unwrap_or((claim, "1of1"));
+    let (units, limit) = share.split_once("of")?;
+    let share = Share { units: units.parse().ok()?, limit: limit.parse().ok()? };
+    let sound = !session.is_empty() && (1..=share.limit).contains(&share.units);
+    sound.then_some((SessionId::new(session), ClaimId::from_hex(claim)?, share))
 }
 
 /// What is left of a detached hold.
@@ -133,5 +150,37 @@ impl Client {
             Left::Released => Released::Held,
             Left::Withdrawn | Left::Gone => Released::Lost,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_says_what_is_held_and_nothing_else_is_one() {
+        let key = Key::new("k").unwrap();
+        let hex = "000102030405060708090a7f80abfeff";
+        for token in
+            [&format!("s.1.{hex}"), &format!("s.{hex}-2of3"), &format!("s.{hex}-1of4294967295")]
+        {
+            let grant = Grant::from_token(key.clone(), token).unwrap();
+            assert_eq!(grant.token(), *token);
+        }
+        for strange in [
+            "",
+            ".",
+            hex,
+            "s.",
+            &format!(".{hex}"),
+            &format!("s.{hex}-"),
+            &format!("s.{hex}-4of3"),
+            &format!("s.{hex}-0of3"),
+            &format!("s.{hex}-1of"),
+            &format!("s.{hex}-1of2-"),
+            &format!("s.{hex}-1of99999999999"),
+        ] {
+            assert!(Grant::from_token(key.clone(), strange).is_err(), "{strange}");
+        }
     }
 }

@@ -12,7 +12,7 @@ type Source = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// What went wrong, at which store, with which key, during what, and what to do.
 ///
-/// Contention is not an error: see [`Mutex::try_lock`](crate::Mutex::try_lock). `Display` does not
+/// Contention is not an error: see [`Lock::try_lock`](crate::Lock::try_lock). `Display` does not
 /// repeat what [`source`](std::error::Error::source) returns, and neither shows a password or
 /// a token.
 #[derive(Clone)]

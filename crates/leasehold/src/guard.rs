@@ -1,16 +1,20 @@
 //! A granted claim in the hands of the caller.
 
-use std::sync::Arc;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use leasehold_core::backoff::Backoff;
-use leasehold_core::{Fence, Key, Left, Moment};
+use leasehold_core::{Fence, Key, Left, Moment, Note, Provided, Record};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::detached::Grant;
 use crate::error::{Effect, ErrorKind, Result};
 use crate::random;
+use crate::rwlock::RwLock;
 use crate::session::{Entry, Handle};
 
 /// A hold. It is renewed in the background until it is released, dropped or lost.
@@ -31,6 +35,9 @@ pub struct Guard {
     handle: Arc<Handle>,
     entry: Arc<Entry>,
     fence: Fence,
+    /// How many units are held, as last amended.
+    units: Arc<AtomicU32>,
+    note: Mutex<Note>,
     /// The claim needs no more leaving.
     done: bool,
 }
@@ -47,8 +54,21 @@ pub enum Released {
 }
 
 impl Guard {
-    pub(crate) const fn new(handle: Arc<Handle>, entry: Arc<Entry>, fence: Fence) -> Self {
-        Self { handle, entry, fence, done: false }
+    pub(crate) fn new(handle: Arc<Handle>, entry: Arc<Entry>, fence: Fence) -> Self {
+        let units = Arc::new(AtomicU32::new(entry.claim.units()));
+        let note = Mutex::new(entry.claim.note.clone());
+        Self { handle, entry, fence, units, note, done: false }
+    }
+
+    /// How many units are held, as it was last amended: 1 for a mutex or a reader, `u32::MAX` for
+    /// a writer.
+    #[must_use]
+    pub fn units(&self) -> u32 {
+        self.units.load(Ordering::Acquire)
+    }
+
+    pub(crate) const fn shared_units(&self) -> &Arc<AtomicU32> {
+        &self.units
     }
 
     /// What is held.
@@ -143,6 +163,106 @@ impl Guard {
             }
             tokio::time::sleep(pause).await;
         }
+    }
+
+    /// Changes the note that others read beside the holder's name, without letting go: at most 1024
+    /// bytes, not secret.
+    ///
+    /// Asks again after an unknown outcome, until the deadline.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves it open which note stands; the hold is as it was.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when the text is too long or contains NUL, [`ErrorKind::Lost`] when
+    /// the hold was lost, [`ErrorKind::Unsupported`] for a store that cannot amend a hold, and when
+    /// the store cannot be reached: the old note or the new one then stands.
+    pub async fn set_note(&self, text: &str) -> Result<()> {
+        let attempt = "change the note of";
+        let note = Note::new(text).map_err(|error| {
+            self.handle.error(ErrorKind::Invalid, attempt, error.to_string()).about(self.key())
+        })?;
+        self.amend(attempt, note, self.units()).await
+    }
+
+    /// Lets readers in beside this writer, and goes on as one of them, without a gap in which
+    /// another writer could come. The fence stays.
+    ///
+    /// Asks again after an unknown outcome, until the deadline. A guard that reads already, does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves it open whether readers come in; the caller still holds, and may
+    /// only rely on reading.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when this is not a guard of an [`RwLock`](crate::RwLock),
+    /// [`ErrorKind::Lost`] when the hold was lost, and when the store cannot be reached: as when the
+    /// future is dropped.
+    pub async fn downgrade(&self) -> Result<()> {
+        let attempt = "read on with";
+        if self.entry.claim.limit() != RwLock::READER.limit {
+            let detail = "it is not held as one of readers and writers; there is nothing to share";
+            return Err(self.handle.error(ErrorKind::Invalid, attempt, detail).about(self.key()));
+        }
+        let note = self.note().clone();
+        self.amend(attempt, note, RwLock::READER.units).await
+    }
+
+    async fn amend(&self, attempt: &'static str, note: Note, units: u32) -> Result<()> {
+        // From now on, whatever the outcome: who asked for less may no longer rely on more.
+        self.units.fetch_min(units, Ordering::AcqRel);
+        let least = NonZeroU32::new(units).unwrap_or(NonZeroU32::MIN);
+        let claim = self.entry.claim.amended(note.clone(), least);
+        let store = self.handle.store();
+        let amending = || store.amend(&self.entry.session, &claim);
+        self.insist(attempt, amending).await?;
+        *self.note() = note;
+        Ok(())
+    }
+
+    /// Writes the record of the key, in the same step in which the store sees that we hold it.
+    ///
+    /// As cancel safe as [`Guard::set_note`].
+    #[expect(dead_code, reason = "for jobs, which come next")]
+    pub(crate) async fn write(&self, record: &Record) -> Result<()> {
+        let store = self.handle.store();
+        let provided = Provided::Held(&self.entry.session, &self.entry.claim);
+        // Twice is as good as once: nobody else writes while we hold.
+        self.insist("write the record of", || store.write(self.key(), provided, record)).await
+    }
+
+    /// Asks for what the store does for a holder only, until it is certain or the deadline comes.
+    async fn insist<'a>(
+        &self,
+        attempt: &'static str,
+        request: impl Fn() -> BoxFuture<'a, Result<bool>>,
+    ) -> Result<()> {
+        let mut backoff = Backoff::new(RETRY, RETRY_CAP, random::seed()?);
+        loop {
+            self.check()?;
+            let error = match self.handle.answered_soon(attempt, request()).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {
+                    self.handle.lost(&self.entry);
+                    return self.check();
+                }
+                Err(error) => error,
+            };
+            let pause = backoff.next_wait();
+            if !error.is_transient() || clock::now() + pause >= self.entry.lost_at() {
+                return Err(error.about(self.key()));
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn note(&self) -> MutexGuard<'_, Note> {
+        // Nothing that can panic runs while it is held.
+        self.note.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stops renewing without releasing: the hold lives to its TTL, and whoever has the grant can

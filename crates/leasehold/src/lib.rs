@@ -8,8 +8,10 @@ mod detached;
 mod error;
 mod examination;
 mod guard;
-mod mutex;
+mod lock;
 mod random;
+mod rwlock;
+mod semaphore;
 mod session;
 mod store;
 pub mod stores;
@@ -25,7 +27,9 @@ pub use leasehold_core::{
     Party, Place, Provided, Reading, Record, RecordError, Renewed, SessionId, Terms, Timing,
     TimingError, Version, Written,
 };
-pub use mutex::{Attempt, Mutex};
+pub use lock::{Attempt, Lock};
+pub use rwlock::RwLock;
+pub use semaphore::Semaphore;
 pub use session::Wait;
 pub use store::{Guarantees, LeaseScope, Store};
 

@@ -14,7 +14,9 @@
 //!   granted before this one's `enter` was sent; asking again gives the same fence.
 //! - **Claims of a key agree on its limit.** One that is new in the line and sees another limit than
 //!   a claim ahead of it is refused by [`ErrorKind::Disagrees`](crate::ErrorKind::Disagrees),
-//!   whether it fits or not, and leaves nothing behind.
+//!   whether it fits or not, and leaves nothing behind. A mutex (1 of 1) agrees with readers and
+//!   writers (of `u32::MAX`): it is a writer by another name
+//!   ([`disagreement`](leasehold_core::line::disagreement)).
 //! - **First come, first served**, where the store keeps a line. A claim whose session lapsed is
 //!   passed over in the same step, so any number of dead claims costs one TTL at most.
 //! - **The lease counts from no later than the answer.** A caller that counts from before it sent

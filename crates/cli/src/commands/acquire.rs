@@ -35,9 +35,9 @@ pub(crate) async fn acquire(
         .detached(true)
         .build()
         .map_err(|error| settings.blame(error))?;
-    let mutex = client.mutex(args.key.clone())?.note(&settings.note)?;
+    let lock = waiting::lock_of(&client, &args.key, &args.asking)?.note(&settings.note)?;
     let mut signals = Signals::listen()?;
-    let asked = waiting::ask(mutex, settings.wait, codes(&args.asking), &mut signals, output).await;
+    let asked = waiting::ask(lock, settings.wait, codes(&args.asking), &mut signals, output).await;
     let outcome = match asked {
         Ok(Asked::Held(guard)) => {
             let (deadline, fence) = (guard.deadline(), guard.fence());

@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Ou
         builder = builder.max_hold(max_hold.value);
     }
     let client = builder.build().map_err(|error| settings.blame(error))?;
-    let mutex = client.mutex(args.key.clone())?.note(&settings.note)?;
+    let lock = waiting::lock_of(&client, &args.key, &args.asking)?.note(&settings.note)?;
 
     let mut signals = Signals::listen()?;
     // Before the lock, so that it gets ready while the store answers.
@@ -68,7 +68,7 @@ pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Ou
         Failure::new(exit::INTERNAL, format!("cannot start the guardian: {error}"))
     })?;
     let codes = codes(&args.asking);
-    let asked = waiting::ask(mutex, settings.wait, codes, &mut signals, output).await;
+    let asked = waiting::ask(lock, settings.wait, codes, &mut signals, output).await;
     let outcome = match asked {
         Ok(Asked::Held(guard)) => {
             let held =

@@ -115,6 +115,31 @@ pub(crate) async fn claims_that_disagree_on_the_limit_are_refused(bench: &dyn Be
     alice.holds(&share("k", 3, 3)).await;
 }
 
+pub(crate) async fn a_mutex_is_a_writer_by_another_name(bench: &dyn Bench) {
+    let [alice, bob] = [Actor::patient(bench).await, Actor::patient(bench).await];
+    let [reader, late] = [share("k", 1, u32::MAX), share("k", 1, u32::MAX)];
+    if !counts(&alice, &reader).await {
+        return;
+    }
+    let [mutex, writer] = [claim("k"), share("k", u32::MAX, u32::MAX)];
+    let read = alice.holds(&reader).await;
+    bob.refused(&claim("k")).await;
+    bob.waits(&mutex).await;
+    alice.waits(&late).await;
+    alice.waits(&writer).await;
+    assert_eq!(bob.line("k").await, (vec![reader.id], vec![mutex.id, late.id, writer.id]));
+    alice.leave(&reader).await;
+    let alone = bob.until_held(&mutex).await;
+    assert!(alone > read);
+    assert_eq!(bob.line("k").await, (vec![mutex.id], vec![late.id, writer.id]));
+    alice.refused(&share("k", 1, u32::MAX)).await;
+    bob.leave(&mutex).await;
+    assert!(alice.until_held(&late).await > alone);
+    alice.leave(&late).await;
+    alice.until_held(&writer).await;
+    bob.refused(&claim("k")).await;
+}
+
 pub(crate) async fn a_semaphore_of_a_hundred_never_exceeds_its_limit(bench: &dyn Bench) {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -17,6 +17,7 @@ mod process;
 mod random;
 mod records;
 mod rules;
+mod shares;
 mod stale;
 mod trouble;
 
@@ -72,6 +73,7 @@ macro_rules! each_case {
                 readers_share_and_a_writer_is_alone,
                 a_lapsed_reader_frees_the_writer,
                 claims_that_disagree_on_the_limit_are_refused,
+                a_mutex_is_a_writer_by_another_name,
                 a_semaphore_of_a_hundred_never_exceeds_its_limit;
             amend:
                 a_hold_takes_another_note_and_keeps_its_fence,
@@ -85,6 +87,15 @@ macro_rules! each_case {
                 a_record_is_kept_for_its_time,
                 records_and_lines_leave_each_other_alone,
                 dropped_calls_on_a_record_leave_the_store_usable;
+            shares:
+                a_client_of_a_store_that_does_not_count_is_told_at_once,
+                readers_share_and_a_waiting_writer_is_not_overtaken,
+                a_writer_downgrades_without_a_gap,
+                a_downgrade_whose_reply_got_lost_is_one,
+                a_downgrade_after_the_loss_says_lost,
+                a_note_changes_under_a_guard,
+                a_semaphore_lets_in_its_limit_and_names_another,
+                locking_again_inside_a_run_is_an_error_and_not_a_hang;
             cancel:
                 rule_6_a_dropped_enter_is_undone_by_a_leave,
                 rule_6_a_dropped_enter_alone_lasts_one_ttl_at_most,

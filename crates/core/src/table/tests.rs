@@ -179,7 +179,10 @@ impl Run {
             return;
         }
         if self.model.stands(claim.id).is_none() {
-            let other = self.model.on(&claim.key).find(|other| other.limit() != claim.limit());
+            let other = self.model.on(&claim.key).find(|other| {
+                let pair = (other.limit().min(claim.limit()), other.limit().max(claim.limit()));
+                pair.0 != pair.1 && pair != (1, u32::MAX)
+            });
             if let Some(limit) = other.map(Claim::limit) {
                 assert_eq!(answer, Err(NoEntry::Disagrees { limit }), "one of another limit");
                 return;

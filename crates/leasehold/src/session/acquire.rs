@@ -1,10 +1,12 @@
 //! From a key to a grant: enters the line, waits, and asks again, until the claim holds.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_core::backoff::Backoff;
+use leasehold_core::line::Share;
 use leasehold_core::{Ahead, Claim, Enter, Fence, Key, Note, Place};
 
 use super::{Entry, Handle, Open, Order};
@@ -44,6 +46,7 @@ impl fmt::Debug for Observer {
 #[derive(Debug)]
 pub(crate) struct Request<'a> {
     pub(crate) key: &'a Key,
+    pub(crate) share: Share,
     pub(crate) note: &'a Note,
     pub(crate) enter: Enter,
     pub(crate) observer: Option<&'a Observer>,
@@ -133,6 +136,20 @@ impl Handle {
     }
 }
 
+impl Handle {
+    fn claim(&self, request: &Request<'_>) -> Result<Claim> {
+        let (id, key, note) = (random::claim_id()?, request.key.clone(), request.note.clone());
+        let Share { units, limit } = request.share;
+        let counted = (NonZeroU32::new(units), NonZeroU32::new(limit));
+        let (Some(units), Some(limit)) = counted else {
+            let detail = "a claim of no units, or out of none, claims nothing";
+            return Err(self.error(ErrorKind::Invalid, "claim", detail));
+        };
+        Claim::counting(id, key, note, units, limit)
+            .map_err(|error| self.error(ErrorKind::Invalid, "claim", error.to_string()))
+    }
+}
+
 fn may_ask_again(error: &Error, enter: Enter, tries: u32) -> bool {
     error.is_transient()
         && match enter {
@@ -152,8 +169,7 @@ struct Pending<'a> {
 
 impl<'a> Pending<'a> {
     fn new(handle: &'a Arc<Handle>, request: &Request<'_>, open: &Open) -> Result<Self> {
-        let claim =
-            Claim::exclusive(random::claim_id()?, request.key.clone(), request.note.clone());
+        let claim = handle.claim(request)?;
         let entry = handle.register(claim, open);
         Ok(Self { handle, entry, asked: false })
     }

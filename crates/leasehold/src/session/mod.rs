@@ -248,6 +248,21 @@ impl Handle {
             .map_err(|error| error.about(&entry.claim.key))
     }
 
+    /// Waits for an answer that is asked for again when it does not come.
+    pub(crate) async fn answered_soon<T>(
+        &self,
+        attempt: &'static str,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.shared.answered_soon(attempt, request).await
+    }
+
+    /// The store said that it does not know a hold any more.
+    pub(crate) fn lost(&self, entry: &Entry) {
+        self.shared.lock().entries.remove(&entry.claim.id);
+        entry.lose();
+    }
+
     /// Asks the task for a renewal and waits until it was tried.
     async fn renew_now(&self) {
         let (done, renewed) = oneshot::channel();

@@ -1,34 +1,39 @@
-//! One holder at a time.
+//! A lock of any shape: how a key is claimed, waited for and held.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold_core::line::Share;
 use leasehold_core::{Ahead, Enter, Key, Note};
 
 use crate::error::{ErrorKind, Result};
 use crate::guard::{Guard, Released};
 use crate::session::{Acquired, Handle, Observer, Request, Wait};
 
-/// A key that one holder has at a time, across all processes that use the same store.
+/// A key and how much of it is wanted, across all processes that use the same store: all of it
+/// ([`Client::mutex`](crate::Client::mutex), the writer of an [`RwLock`](crate::RwLock)), or some
+/// ([`Semaphore`](crate::Semaphore), a reader).
 ///
-/// Making one does nothing yet; cloning is cheap. Two claims of one process on one key are two
-/// claims: a task that holds a guard and locks the same key again waits for itself.
+/// Making one does nothing yet; cloning is cheap. There is no re-entrance: two claims of one
+/// process on one key are two claims, and a task that holds a guard and locks the same key again
+/// waits for itself. Inside [`Lock::run`] that is certain, and an error instead.
 ///
 /// ```
 /// # leasehold::doc_test(async {
 /// # let client = leasehold::Client::open("memory:")?;
-/// let mutex = client.mutex("reports/daily")?;
-/// let guard = mutex.lock().await?;
+/// let lock = client.mutex("reports/daily")?;
+/// let guard = lock.lock().await?;
 /// println!("fence {}", guard.fence());
 /// guard.check()?; // before each step that must not happen twice
 /// guard.release().await?;
 /// # Ok(()) });
 /// ```
 #[derive(Clone)]
-pub struct Mutex {
+pub struct Lock {
     handle: Arc<Handle>,
     key: Key,
+    share: Share,
     note: Note,
     observer: Option<Observer>,
 }
@@ -42,9 +47,23 @@ pub enum Attempt {
     Refused(Ahead),
 }
 
-impl Mutex {
-    pub(crate) fn new(handle: Arc<Handle>, key: Key) -> Self {
-        Self { handle, key, note: Note::default(), observer: None }
+impl Lock {
+    /// One that wants `share` of `key`.
+    pub(crate) fn new(handle: Arc<Handle>, key: Key, share: Share) -> Self {
+        Self { handle, key, share, note: Note::default(), observer: None }
+    }
+
+    /// The same key, with another share of it.
+    pub(crate) fn sharing(&self, share: Share) -> Self {
+        Self { share, ..self.clone() }
+    }
+
+    pub(crate) const fn share(&self) -> Share {
+        self.share
+    }
+
+    pub(crate) const fn handle(&self) -> &Arc<Handle> {
+        &self.handle
     }
 
     /// What it locks.
@@ -53,7 +72,7 @@ impl Mutex {
         &self.key
     }
 
-    /// The same mutex with a note that others read beside the holder's name: at most 1024 bytes,
+    /// The same lock with a note that others read beside the holder's name: at most 1024 bytes,
     /// not secret.
     ///
     /// # Errors
@@ -66,7 +85,7 @@ impl Mutex {
         Ok(self)
     }
 
-    /// The same mutex that tells `observer` how its waits go: the place in line at each look, and
+    /// The same lock that tells `observer` how its waits go: the place in line at each look, and
     /// trouble with the store. Called from the waiting task, so it should return soon.
     #[must_use]
     pub fn on_wait(mut self, observer: impl Fn(Wait<'_>) + Send + Sync + 'static) -> Self {
@@ -98,7 +117,7 @@ impl Mutex {
     ///
     /// # Cancel safety
     ///
-    /// As for [`Mutex::lock`].
+    /// As for [`Lock::lock`].
     ///
     /// # Errors
     ///
@@ -111,15 +130,15 @@ impl Mutex {
         })
     }
 
-    /// Like [`Mutex::try_lock`], and tells who holds if it is not free.
+    /// Like [`Lock::try_lock`], and tells who holds if it is not free.
     ///
     /// # Cancel safety
     ///
-    /// As for [`Mutex::lock`].
+    /// As for [`Lock::lock`].
     ///
     /// # Errors
     ///
-    /// As for [`Mutex::try_lock`].
+    /// As for [`Lock::try_lock`].
     pub async fn attempt(&self) -> Result<Attempt> {
         self.acquire(Enter::Try).await
     }
@@ -128,11 +147,11 @@ impl Mutex {
     ///
     /// # Cancel safety
     ///
-    /// As for [`Mutex::lock`].
+    /// As for [`Lock::lock`].
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] when it was not granted in time, and what [`Mutex::lock`] fails
+    /// [`ErrorKind::TimedOut`] when it was not granted in time, and what [`Lock::lock`] fails
     /// with. If the store was in trouble at the end, the kind is that of the trouble, and its
     /// error is the source.
     pub async fn lock_within(&self, wait: Duration) -> Result<Guard> {
@@ -179,16 +198,17 @@ impl Mutex {
     ///
     /// [`ErrorKind::Lost`] when the hold was lost while `work` ran, also if that is only noticed at
     /// the release: its effects may then overlap with another holder's. And what
-    /// [`Mutex::lock`] fails with.
+    /// [`Lock::lock`] fails with.
     pub async fn run<T>(&self, work: impl AsyncFnOnce(&Guard) -> T) -> Result<T> {
         let guard = self.lock().await?;
         let outcome = {
             let lost = guard.cancellation();
+            let work = within::HELD.scope(within::holding(self, &guard), work(&guard));
             tokio::select! {
                 // The loss first: work that is done too late does not count.
                 biased;
                 () = lost.cancelled() => None,
-                outcome = work(&guard) => Some(outcome),
+                outcome = work => Some(outcome),
             }
         };
         guard.check()?;
@@ -200,8 +220,18 @@ impl Mutex {
     }
 
     async fn acquire(&self, enter: Enter) -> Result<Attempt> {
-        let request =
-            Request { key: &self.key, note: &self.note, enter, observer: self.observer.as_ref() };
+        if enter == Enter::Wait && within::would_wait_for_itself(self) {
+            let detail = "the task that asks for it holds it, further out, by `Lock::run`, and \
+                          would wait for itself: locks are not re-entrant; hand the guard down";
+            return Err(self.handle.error(ErrorKind::Invalid, "lock", detail).about(&self.key));
+        }
+        let request = Request {
+            key: &self.key,
+            share: self.share,
+            note: &self.note,
+            enter,
+            observer: self.observer.as_ref(),
+        };
         Ok(match self.handle.acquire(&request).await? {
             Acquired::Held { entry, fence } => {
                 Attempt::Held(Guard::new(Arc::clone(&self.handle), entry, fence))
@@ -211,10 +241,60 @@ impl Mutex {
     }
 }
 
-impl fmt::Debug for Mutex {
+/// What the task at hand holds further out: known for certain only where the hold cannot end before
+/// the work under it does.
+pub(crate) mod within {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use leasehold_core::Key;
+
+    use super::Lock;
+    use crate::guard::Guard;
+
+    tokio::task_local! {
+        pub(crate) static HELD: Vec<Held>;
+    }
+
+    /// A hold under which work runs.
+    #[derive(Debug, Clone)]
+    pub(crate) struct Held {
+        /// Compared as an address only.
+        client: usize,
+        key: Key,
+        /// Fewer once it was amended.
+        units: Arc<AtomicU32>,
+    }
+
+    fn client(lock: &Lock) -> usize {
+        Arc::as_ptr(lock.handle()).addr()
+    }
+
+    /// What is held further out, and `guard`.
+    pub(crate) fn holding(lock: &Lock, guard: &Guard) -> Vec<Held> {
+        let mut held = HELD.try_with(Clone::clone).unwrap_or_default();
+        let (client, key) = (client(lock), lock.key().clone());
+        held.push(Held { client, key, units: Arc::clone(guard.shared_units()) });
+        held
+    }
+
+    /// Whether what is held further out leaves no room for `lock`, ever.
+    pub(super) fn would_wait_for_itself(lock: &Lock) -> bool {
+        let share = lock.share();
+        let ours = |held: &&Held| held.client == client(lock) && held.key == *lock.key();
+        let units = |held: &Held| u64::from(held.units.load(Ordering::Acquire));
+        let taken = HELD.try_with(|held| held.iter().filter(ours).map(units).sum::<u64>());
+        taken
+            .is_ok_and(|taken| taken > 0 && taken + u64::from(share.units) > u64::from(share.limit))
+    }
+}
+
+impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mutex")
+        f.debug_struct("Lock")
             .field("key", &self.key)
+            .field("units", &self.share.units)
+            .field("limit", &self.share.limit)
             .field("store", self.handle.store())
             .finish_non_exhaustive()
     }

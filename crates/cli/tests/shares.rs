@@ -1,0 +1,96 @@
+//! `leasehold run --shared` and `--slots`: more than one at a time.
+
+mod lab;
+
+use lab::Lab;
+
+/// Holds until the file `go` is there.
+const HOLD: &str = "while ! test -e go; do sleep 0.02; done; echo $LEASEHOLD_FENCE >> fences";
+
+fn let_go(lab: &Lab) {
+    std::fs::write(lab.path("go"), "").unwrap();
+}
+
+#[test]
+fn readers_run_beside_each_other_and_a_writer_alone() {
+    let lab = Lab::new();
+    let readers: Vec<_> =
+        (0..2).map(|_| lab.start(&["run", "k", "--shared", "--", "sh", "-c", HOLD])).collect();
+    lab.wait_for_line("k", 2, 0);
+    let busy = lab.run(&["run", "k", "--try", "--", "true"]);
+    assert_eq!(busy.code, Some(75), "{busy:?}");
+    let writer = lab.start(&["run", "k", "--", "sh", "-c", HOLD]);
+    lab.wait_for_line("k", 2, 1);
+    let late = lab.run(&["run", "k", "--shared", "--try", "--", "true"]);
+    assert_eq!(late.code, Some(75), "a reader does not overtake the writer: {late:?}");
+    let_go(&lab);
+    for process in readers.into_iter().chain([writer]) {
+        let done = process.finish();
+        assert_eq!(done.code, Some(0), "{done:?}");
+    }
+    let fences: Vec<u64> =
+        lab.wait_for("fences").lines().map(|line| line.parse().unwrap()).collect();
+    assert!(fences.len() == 3 && fences[2] > fences[0].max(fences[1]), "{fences:?}");
+}
+
+#[test]
+fn so_many_slots_run_at_a_time() {
+    let lab = Lab::new();
+    let slots = ["run", "k", "--slots", "3"];
+    let start = |units: &str| {
+        lab.start(&[&slots[..], &["--units", units, "--", "sh", "-c", HOLD]].concat())
+    };
+    let one = start("1");
+    let two = start("2");
+    lab.wait_for_line("k", 2, 0);
+    let full = lab.run(&[&slots[..], &["--try", "--", "true"]].concat());
+    assert_eq!(full.code, Some(75), "{full:?}");
+    let other = lab.run(&["run", "k", "--slots", "5", "--", "true"]);
+    assert_eq!(other.code, Some(64), "{other:?}");
+    assert!(other.stderr.contains("limit of 3") && other.stderr.contains("one of 5"), "{other:?}");
+    let_go(&lab);
+    for process in [one, two] {
+        let done = process.finish();
+        assert_eq!(done.code, Some(0), "{done:?}");
+    }
+    let free = lab.run(&["run", "k", "--slots", "5", "--", "true"]);
+    assert_eq!(free.code, Some(0), "{free:?}");
+}
+
+#[test]
+fn a_share_that_cannot_be_is_bad_usage() {
+    let lab = Lab::new();
+    for flags in [
+        &["--slots", "0"][..],
+        &["--slots", "3", "--units", "0"],
+        &["--slots", "3", "--units", "4"],
+        &["--slots", "4294967295"],
+        &["--units", "2"],
+        &["--shared", "--slots", "3"],
+    ] {
+        let done = lab.run(&[&["run", "k"], flags, &["--", "touch", "ran"]].concat());
+        assert_eq!(done.code, Some(64), "{flags:?}: {done:?}");
+        assert!(!done.stderr.is_empty() && !lab.path("ran").exists(), "{flags:?}");
+    }
+}
+
+#[test]
+fn a_script_holds_a_share() {
+    let lab = Lab::new();
+    let acquire = |flags: &[&str]| {
+        let done = lab.run(&[&["acquire", "k", "--try"], flags].concat());
+        assert_eq!(done.code, Some(0), "{done:?}");
+        let grant: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+        grant["token"].as_str().unwrap().to_owned()
+    };
+    let tokens = [acquire(&["--slots", "3"]), acquire(&["--slots", "3", "--units", "2"])];
+    assert_eq!(lab.run(&["acquire", "k", "--try", "--slots", "3"]).code, Some(75));
+    for token in &tokens {
+        for verb in ["check", "renew", "release"] {
+            let done = lab.run(&[verb, "k", "--token", token]);
+            assert_eq!(done.code, Some(0), "{verb}: {done:?}");
+        }
+        let gone = lab.run(&["check", "k", "--token", token]);
+        assert_eq!(gone.code, Some(97), "{gone:?}");
+    }
+}
