@@ -9,6 +9,7 @@ use leasehold_core::{Key, KeyError, Note, Terms, Timing};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkup;
+use crate::election::Election;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
 use crate::lock::Lock;
@@ -81,6 +82,19 @@ impl Client {
         K::Error: IntoKeyError,
     {
         self.lock(key, RwLock::READER).map(RwLock::new)
+    }
+
+    /// An election for the office `name`. No IO happens yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when `name` is no key: see [`Key`].
+    pub fn election<K>(&self, name: K) -> Result<Election>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        self.mutex(name).map(Election::new)
     }
 
     /// `limit` units of `key`, of which each holder has some. No IO happens yet. All who use the

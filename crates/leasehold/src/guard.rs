@@ -67,6 +67,15 @@ impl Guard {
         self.units.load(Ordering::Acquire)
     }
 
+    /// The note as it was last set.
+    pub(crate) fn current_note(&self) -> Note {
+        self.note().clone()
+    }
+
+    pub(crate) const fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
     pub(crate) const fn shared_units(&self) -> &Arc<AtomicU32> {
         &self.units
     }
@@ -208,7 +217,7 @@ impl Guard {
             let detail = "it is not held as one of readers and writers; there is nothing to share";
             return Err(self.handle.error(ErrorKind::Invalid, attempt, detail).about(self.key()));
         }
-        let note = self.note().clone();
+        let note = self.current_note();
         self.amend(attempt, note, RwLock::READER.units).await
     }
 
@@ -227,7 +236,6 @@ impl Guard {
     /// Writes the record of the key, in the same step in which the store sees that we hold it.
     ///
     /// As cancel safe as [`Guard::set_note`].
-    #[expect(dead_code, reason = "for jobs, which come next")]
     pub(crate) async fn write(&self, record: &Record) -> Result<()> {
         let store = self.handle.store();
         let provided = Provided::Held(&self.entry.session, &self.entry.claim);

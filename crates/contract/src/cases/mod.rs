@@ -6,6 +6,7 @@ mod amend;
 mod cancel;
 mod client;
 mod counting;
+mod election;
 mod examination;
 mod exclusion;
 mod fence;
@@ -96,6 +97,12 @@ macro_rules! each_case {
                 a_note_changes_under_a_guard,
                 a_semaphore_lets_in_its_limit_and_names_another,
                 locking_again_inside_a_run_is_an_error_and_not_a_hang;
+            election:
+                one_leads_and_the_next_follows,
+                a_leader_proclaims_without_losing_office,
+                an_observer_is_told_of_every_leader,
+                an_observer_outlasts_trouble_and_tells_of_it,
+                an_office_whose_record_is_of_something_else_is_refused;
             cancel:
                 rule_6_a_dropped_enter_is_undone_by_a_leave,
                 rule_6_a_dropped_enter_alone_lasts_one_ttl_at_most,
