@@ -98,6 +98,8 @@ pub(crate) enum Verb {
     Renew(Renew),
     Release(Release),
     Check(Check),
+    Elect(Elect),
+    Leader(LeaderOf),
     Ls(Ls),
     Inspect(Inspect),
     Watch(Watch),
@@ -137,16 +139,6 @@ pub(crate) struct Asking {
     /// Do not wait: fail at once if the lock is not free
     #[arg(long = "try", conflicts_with = "wait")]
     pub(crate) once: bool,
-    /// Hold the key beside others who give --shared; who does not, holds it alone
-    #[arg(long, conflicts_with = "slots")]
-    pub(crate) shared: bool,
-    /// Let N hold the key at a time; all who use it have to give the same number
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) slots: Option<u32>,
-    /// How many of the slots to hold
-    #[arg(long, value_name = "N", requires = "slots", default_value_t = 1)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..), hide_default_value = true)]
-    pub(crate) units: u32,
     /// A text for others to read beside the holder's name [env: LEASEHOLD_NOTE]
     #[arg(long, value_name = "TEXT")]
     pub(crate) note: Option<String>,
@@ -159,6 +151,40 @@ pub(crate) struct Asking {
     /// Exit code when the store cannot be reached or used
     #[arg(long, value_name = "N", default_value_t = exit::UNAVAILABLE, hide_short_help = true)]
     pub(crate) exit_code_unavailable: u8,
+}
+
+/// How much of a key is asked for.
+#[derive(Debug, Group)]
+pub(crate) struct Sharing {
+    /// Hold the key beside others who give --shared; who does not, holds it alone
+    #[arg(long, conflicts_with = "slots")]
+    pub(crate) shared: bool,
+    /// Let N hold the key at a time; all who use it have to give the same number
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) slots: Option<u32>,
+    /// How many of the slots to hold
+    #[arg(long, value_name = "N", requires = "slots", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..), hide_default_value = true)]
+    pub(crate) units: u32,
+}
+
+/// The command to run, and when it is ended.
+#[derive(Debug, Group)]
+pub(crate) struct Commanded {
+    /// How long before the deadline the command is asked to end when the lock is lost
+    /// [env: LEASEHOLD_GRACE] [default: a quarter of the TTL, at most 5s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) grace: Option<Duration>,
+    /// The longest time that the lock is kept: a command that hangs loses it, and is ended
+    /// [env: LEASEHOLD_MAX_HOLD] [default: no limit]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) max_hold: Option<Duration>,
+    /// Exit code when the lock was lost
+    #[arg(long, value_name = "N", default_value_t = exit::LOST, hide_short_help = true)]
+    pub(crate) exit_code_lost: u8,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Run a command under a lock
@@ -191,21 +217,11 @@ pub(crate) struct Run {
     #[arg(value_parser = key)]
     pub(crate) key: Key,
     #[command(flatten)]
+    pub(crate) sharing: Sharing,
+    #[command(flatten)]
     pub(crate) asking: Asking,
-    /// How long before the deadline the command is asked to end when the lock is lost
-    /// [env: LEASEHOLD_GRACE] [default: a quarter of the TTL, at most 5s]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    pub(crate) grace: Option<Duration>,
-    /// The longest time that the lock is kept: a command that hangs loses it, and is ended
-    /// [env: LEASEHOLD_MAX_HOLD] [default: no limit]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
-    pub(crate) max_hold: Option<Duration>,
-    /// Exit code when the lock was lost
-    #[arg(long, value_name = "N", default_value_t = exit::LOST, hide_short_help = true)]
-    pub(crate) exit_code_lost: u8,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
-    pub(crate) command: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) commanded: Commanded,
 }
 
 /// Take a lock for a script, and print its grant as JSON
@@ -219,6 +235,8 @@ pub(crate) struct Acquire {
     /// What to lock: 1 to 512 bytes of UTF-8
     #[arg(value_parser = key)]
     pub(crate) key: Key,
+    #[command(flatten)]
+    pub(crate) sharing: Sharing,
     #[command(flatten)]
     pub(crate) asking: Asking,
 }
@@ -267,6 +285,55 @@ pub(crate) struct Release {
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) granted: Granted,
+}
+
+/// Run a command while this node leads
+///
+/// Campaigns for the office NAME, runs CMD once elected, and resigns when CMD ends, with CMD's exit
+/// code. Everything that `leasehold run` says of its command and its lock holds here too: if the
+/// office is lost, CMD and its process group are ended before the next one can lead, and the exit
+/// code is 97.
+///
+/// Others learn who leads by `leasehold leader NAME`. CMD finds its term in LEASEHOLD_FENCE: whoever
+/// it tells what to do should refuse a smaller one than it has seen.
+#[derive(Debug, Group)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct Elect {
+    /// The office: 1 to 512 bytes of UTF-8
+    #[arg(value_parser = key)]
+    pub(crate) name: Key,
+    /// What followers are told of the leader: an address, usually; the same as --note
+    #[arg(long = "as", value_name = "ADDRESS", conflicts_with = "note")]
+    pub(crate) address: Option<String>,
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+    #[command(flatten)]
+    pub(crate) commanded: Commanded,
+}
+
+/// Tell who leads
+///
+/// Prints what the leader of the office NAME calls itself: its address (--as), or its host and process
+/// if it gave none. Exits with 1 if nobody leads.
+///
+/// With --follow it prints who leads, and goes on with each change of it until Ctrl-C; an empty line
+/// stands for a vacancy. It misses no leader, also one that led for a moment only, where the store
+/// keeps records. Trouble with the store is told on stderr, and outlasted.
+///
+/// With --json one object a line: {"event", "name", "term", "address", "owner"}; the events are
+/// `leads`, `vacant`, and with --follow `missed` (so many changes are forgotten: "changes").
+#[derive(Debug, Group)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct LeaderOf {
+    /// The office
+    #[arg(value_parser = key)]
+    pub(crate) name: Key,
+    /// Go on with each change
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// List the keys that somebody holds or waits for

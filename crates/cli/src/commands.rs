@@ -6,7 +6,9 @@ pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+pub(crate) mod elect;
 pub(crate) mod inspect;
+pub(crate) mod leader;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod release;
@@ -46,6 +48,8 @@ pub(crate) async fn dispatch(
         Verb::Renew(args) => renew::renew(&args, common, output).await,
         Verb::Release(args) => release::release(&args, common, output).await,
         Verb::Check(args) => check::check(&args, common, output).await,
+        Verb::Elect(args) => elect::elect(args, common, output).await,
+        Verb::Leader(args) => leader::leader(&args, common, output).await,
         Verb::Ls(args) => ls::ls(&args, common, output).await,
         Verb::Inspect(args) => inspect::inspect(&args, common, output).await,
         Verb::Watch(args) => watch::watch(&args, common, output).await,

@@ -9,7 +9,7 @@ use leasehold::{Ahead, Attempt, Client, Error, Guard, Key, Lock, Moment, Party, 
 use rustix::process::Signal;
 use tokio::sync::Notify;
 
-use crate::args::Asking;
+use crate::args::Sharing;
 use crate::duration::{Patience, show};
 use crate::exit::{self, Failure};
 use crate::output::{Output, printable};
@@ -48,10 +48,10 @@ impl Codes {
 }
 
 /// The lock that the flags ask for.
-pub(crate) fn lock_of(client: &Client, key: &Key, asking: &Asking) -> leasehold::Result<Lock> {
-    match asking.slots {
-        Some(limit) => client.semaphore(key.clone(), limit)?.units(asking.units),
-        None if asking.shared => Ok(client.rwlock(key.clone())?.reader().clone()),
+pub(crate) fn lock_of(client: &Client, key: &Key, sharing: &Sharing) -> leasehold::Result<Lock> {
+    match sharing.slots {
+        Some(limit) => client.semaphore(key.clone(), limit)?.units(sharing.units),
+        None if sharing.shared => Ok(client.rwlock(key.clone())?.reader().clone()),
         None => client.mutex(key.clone()),
     }
 }

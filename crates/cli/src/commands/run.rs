@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "sqlite")]
 use leasehold::stores::Sqlite;
-use leasehold::{Client, Guard, Moment, Released, Store, clock, stores};
+use leasehold::{Client, Election, Guard, Key, Leader, Moment, Released, Store, clock, stores};
 
 use super::Outcome;
-use crate::args::{Asking, Common, Run};
+use crate::args::{Asking, Commanded, Common, Run, Sharing};
 use crate::child::{Ended, Running};
 use crate::duration::Patience;
 use crate::exit::{self, Failure};
@@ -50,7 +50,26 @@ pub(crate) const fn codes(asking: &Asking) -> Codes {
 
 /// Runs the verb.
 pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Outcome, Failure> {
-    let settings = settings(&args.asking, common, args.grace, args.max_hold)?;
+    let Run { key, sharing, asking, commanded } = args;
+    let claimed = Claimed::Lock(&key, &sharing);
+    under(claimed, &asking, &commanded, common, output).await
+}
+
+/// What a command is run under.
+pub(crate) enum Claimed<'a> {
+    Lock(&'a Key, &'a Sharing),
+    Office(&'a Key),
+}
+
+/// Runs a command under what is claimed for it.
+pub(crate) async fn under(
+    claimed: Claimed<'_>,
+    asking: &Asking,
+    commanded: &Commanded,
+    common: &Common,
+    output: Output,
+) -> Result<Outcome, Failure> {
+    let settings = settings(asking, common, commanded.grace, commanded.max_hold)?;
     let store = Opened::new(&settings.store.value).map_err(|error| settings.blame(error))?;
     let mut builder = Client::builder()
         .shared_store(Arc::clone(&store.shared))
@@ -60,21 +79,30 @@ pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Ou
         builder = builder.max_hold(max_hold.value);
     }
     let client = builder.build().map_err(|error| settings.blame(error))?;
-    let lock = waiting::lock_of(&client, &args.key, &args.asking)?.note(&settings.note)?;
+    let (lock, office) = match claimed {
+        Claimed::Lock(key, sharing) => (waiting::lock_of(&client, key, sharing)?, None),
+        Claimed::Office(name) => {
+            let office = client.election(name.clone())?;
+            (office.lock().clone(), Some(office))
+        }
+    };
+    let lock = lock.note(&settings.note)?;
 
     let mut signals = Signals::listen()?;
     // Before the lock, so that it gets ready while the store answers.
     let guardian = Guardian::start().map_err(|error| {
         Failure::new(exit::INTERNAL, format!("cannot start the guardian: {error}"))
     })?;
-    let codes = codes(&args.asking);
-    let asked = waiting::ask(lock, settings.wait, codes, &mut signals, output).await;
+    let asked = waiting::ask(lock, settings.wait, codes(asking), &mut signals, output).await;
     let outcome = match asked {
-        Ok(Asked::Held(guard)) => {
-            let held =
-                Held { guard, guardian, signals, settings: &settings, store: &store, output };
-            held.run(&args.command, args.exit_code_lost).await
-        }
+        Ok(Asked::Held(guard)) => match Hold::of(guard, office).await {
+            Ok(hold) => {
+                let under =
+                    Held { hold, guardian, signals, settings: &settings, store: &store, output };
+                under.run(&commanded.command, commanded.exit_code_lost).await
+            }
+            Err(error) => Err(error.into()),
+        },
         Ok(Asked::GaveUp(signal)) => Ok(Outcome::Code(exit::of_signal(signal.as_raw()))),
         Err(failure) => Err(failure),
     };
@@ -82,9 +110,38 @@ pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Ou
     outcome
 }
 
-/// A lock that was granted, and all that is needed to run a command under it.
+/// What was granted.
+enum Hold {
+    Lock(Guard),
+    Office(Leader),
+}
+
+impl Hold {
+    async fn of(guard: Guard, office: Option<Election>) -> leasehold::Result<Self> {
+        Ok(match office {
+            Some(office) => Self::Office(office.take_office(guard).await?),
+            None => Self::Lock(guard),
+        })
+    }
+
+    const fn guard(&self) -> &Guard {
+        match self {
+            Self::Lock(guard) => guard,
+            Self::Office(leader) => leader.guard(),
+        }
+    }
+
+    async fn end(self) -> leasehold::Result<Released> {
+        match self {
+            Self::Lock(guard) => guard.release().await,
+            Self::Office(leader) => leader.resign().await,
+        }
+    }
+}
+
+/// A hold, and all that is needed to run a command under it.
 struct Held<'a> {
-    guard: Guard,
+    hold: Hold,
     guardian: Guardian,
     signals: Signals,
     settings: &'a Settings,
@@ -153,7 +210,7 @@ impl Held<'_> {
             }
         };
         let mut supervisor = Supervisor {
-            guard: &self.guard,
+            guard: self.hold.guard(),
             guardian: &mut self.guardian,
             signals: &mut self.signals,
             terminal: terminal.as_ref(),
@@ -173,16 +230,17 @@ impl Held<'_> {
     fn environment(&self) -> Vec<(&'static str, String)> {
         let shown = self.store.shared.to_string();
         let mut environment = store_url::for_the_command(&self.settings.store.value, &shown);
-        environment.push(("LEASEHOLD_KEY", self.guard.key().as_str().to_owned()));
-        environment.push(("LEASEHOLD_FENCE", self.guard.fence().to_string()));
-        environment.push(("LEASEHOLD_DEADLINE", unix_millis(self.guard.deadline()).to_string()));
+        environment.push(("LEASEHOLD_KEY", self.hold.guard().key().as_str().to_owned()));
+        environment.push(("LEASEHOLD_FENCE", self.hold.guard().fence().to_string()));
+        environment
+            .push(("LEASEHOLD_DEADLINE", unix_millis(self.hold.guard().deadline()).to_string()));
         environment
     }
 
     /// Whether the hold was ours to the end, as far as the store could be asked.
     async fn release(self) -> Result<bool, Failure> {
-        let good = self.guard.check().is_ok();
-        match tokio::time::timeout(RELEASE, self.guard.release()).await {
+        let good = self.hold.guard().check().is_ok();
+        match tokio::time::timeout(RELEASE, self.hold.end()).await {
             Ok(Ok(Released::Held)) => Ok(true),
             Ok(Ok(Released::Lost)) => Ok(false),
             Ok(Err(error)) => {
