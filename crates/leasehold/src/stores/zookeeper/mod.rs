@@ -77,16 +77,19 @@
 
 mod config;
 mod examine;
+mod hold;
 mod label;
 mod ledger;
 mod line;
 mod names;
+mod records;
 mod session;
 mod store;
 mod survey;
 mod wire;
 
 use std::fmt;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -95,6 +98,7 @@ use tokio::sync::OnceCell;
 
 use self::config::Config;
 use self::ledger::Ledger;
+use self::records::Records;
 use self::session::{Session, Sessions, credentials, session_id};
 use self::wire::{Credentials, Failure, Link, Opened, Pace};
 use crate::error::{Error, ErrorKind, Result};
@@ -117,6 +121,8 @@ struct Shared {
     /// One at a time takes up a session: two connections would take it from each other.
     resuming: tokio::sync::Mutex<()>,
     tick: OnceCell<Duration>,
+    /// How many records were made.
+    made: AtomicU32,
 }
 
 impl ZooKeeper {
@@ -137,12 +143,17 @@ impl ZooKeeper {
                 sessions: Mutex::default(),
                 resuming: tokio::sync::Mutex::default(),
                 tick: OnceCell::new(),
+                made: AtomicU32::default(),
             }),
         })
     }
 
     fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    fn records<'a>(&'a self, link: &'a Link) -> Records<'a> {
+        Records { link, config: self.config(), made: &self.shared.made }
     }
 
     fn mailbox(&self) -> &Mailbox {
