@@ -327,3 +327,74 @@ fn busy() -> Failure {
     let detail = "others change the record faster than it can be written; try again".to_owned();
     Failure::Unsent { kind: ErrorKind::Unavailable, detail, source: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use leasehold_testbed::ZooKeeper;
+
+    use super::super::wire::{Pace, open};
+    use super::*;
+
+    async fn opened(server: &ZooKeeper) -> (Link, Arc<Config>) {
+        let config = Arc::new(Config::parse(&server.url()).unwrap());
+        let timeout = Duration::from_mins(1);
+        let pace = Pace { timeout, patience: timeout };
+        let link = open(Arc::clone(&config), None, pace, Box::new(|_| {})).await.unwrap().link;
+        (link, config)
+    }
+
+    #[tokio::test]
+    async fn what_is_over_for_a_while_is_swept_and_the_rest_stays() {
+        let server = ZooKeeper::start();
+        let (link, config) = opened(&server).await;
+        let made = AtomicU32::new(1);
+        let records = Records { link: &link, config: &config, made: &made };
+        let [brief, long]: [Key; 2] = ["brief", "long"].map(|text| text.parse().unwrap());
+        let keep = [Duration::from_millis(100), Duration::from_hours(1)];
+        for (key, keep) in [&brief, &long].into_iter().zip(keep) {
+            assert!(records.make(key, &Record::new(b"x", keep).unwrap()).await.unwrap());
+        }
+        let there =
+            async |key: &Key| read_node(&link, records.at(key).path).await.unwrap().is_some();
+        let now = records.read(&brief).await.unwrap().at.unwrap();
+        for (later, stays) in [(Duration::ZERO, true), (AFTER + Duration::from_secs(1), false)] {
+            for key in [&brief, &long] {
+                records.sweep(&records.at(key).below, now + later).await.unwrap();
+            }
+            assert_eq!(there(&brief).await, stays);
+            assert!(there(&long).await);
+        }
+        assert_eq!(records.read(&brief).await.unwrap().written, None);
+        assert!(records.make(&brief, &Record::new(b"y", keep[1]).unwrap()).await.unwrap());
+        assert!(records.read(&brief).await.unwrap().written.is_some());
+    }
+
+    /// What is made anew has versions of its data that were there before: who read it before it
+    /// was deleted must not replace it.
+    #[tokio::test]
+    async fn what_was_made_anew_is_not_replaced_by_who_saw_the_old_one() {
+        let server = ZooKeeper::start();
+        let (link, config) = opened(&server).await;
+        let made = AtomicU32::new(1);
+        let records = Records { link: &link, config: &config, made: &made };
+        let key: Key = "k".parse().unwrap();
+        let keep = Duration::from_millis(100);
+        assert!(records.make(&key, &Record::new(b"old", keep).unwrap()).await.unwrap());
+        let place = records.at(&key);
+        let version = |node: Option<(Vec<u8>, Stat)>| node.unwrap().1.version;
+        let parent = version(read_node(&link, place.below.clone()).await.unwrap());
+        let old = version(read_node(&link, place.path.clone()).await.unwrap());
+        let now = records.read(&key).await.unwrap().at.unwrap();
+        records.sweep(&place.below, now + AFTER * 2).await.unwrap();
+        let long = Duration::from_hours(1);
+        assert!(records.make(&key, &Record::new(b"new", long).unwrap()).await.unwrap());
+        assert_eq!(version(read_node(&link, place.path.clone()).await.unwrap()), old);
+
+        let guard = Request::Set { path: place.below.clone(), data: Vec::new(), version: parent };
+        let set = Request::Set { path: place.path.clone(), data: Vec::new(), version: old };
+        assert!(!done(link.ask(Request::Together(vec![guard, set])).await).unwrap());
+        assert_eq!(records.read(&key).await.unwrap().written.unwrap().value.as_ref(), b"new");
+    }
+}
