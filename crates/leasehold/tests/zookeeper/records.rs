@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use leasehold::core::{Provided, Reading, Record};
-use leasehold_testbed::ZooKeeper;
+use leasehold_testbed::proxy::Direction;
+use leasehold_testbed::{Proxy, ZooKeeper};
 
 use crate::server::requests;
 use crate::{Actor, LONG, claim, soon};
@@ -74,6 +75,24 @@ async fn nothing_is_written_under_a_session_that_ended() {
     };
     other.store.close(&other.session).await.unwrap();
     assert!(!alice.write("k", Provided::Held(&alice.session, &hold), "late").await);
+    let kept = bob.read("k").await.written.expect("kept");
+    assert_eq!(kept.value.as_ref(), b"held");
+}
+
+/// What it is told of its own hold comes late, so it believes that it holds: the servers know.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_under_a_hold_that_is_believed_to_be_there() {
+    let server = ZooKeeper::start();
+    let proxy = Proxy::before(server.port(0));
+    let url = format!("zookeeper://127.0.0.1:{}", proxy.port());
+    let [alice, bob] = [Actor::open(&url, LONG).await, Actor::open(&server.url(), LONG).await];
+    let hold = claim("k");
+    alice.holds(&hold).await;
+    let under = Provided::Held(&alice.session, &hold);
+    assert!(alice.write("k", under, "held").await);
+    proxy.delay(Direction::Replies, Duration::from_secs(1));
+    assert!(bob.store.revoke(&hold.key, &hold.id).await.unwrap());
+    assert!(!alice.write("k", under, "revoked").await);
     let kept = bob.read("k").await.written.expect("kept");
     assert_eq!(kept.value.as_ref(), b"held");
 }

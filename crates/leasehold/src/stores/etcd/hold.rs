@@ -67,19 +67,14 @@ impl Shared {
             return Ok(None);
         };
         let told = self.claims.fence(claim.id, contender.created);
-        let granted = match told.or(contender.fence()) {
-            Some(fence) => Granted::At(fence.get()),
-            // Its turn may have come without anybody having asked.
-            None => {
-                let line = self.line(attempt, &claim.key).await?;
-                let before = |other: &Contender| other.created < contender.created;
-                let ahead: Vec<Contender> = line.into_iter().filter(before).collect();
-                if judge::judge(&ahead, contender.share()) != Standing::Fits {
-                    return Ok(None);
-                }
-                Granted::Here
-            }
-        };
-        Ok(Some(Hold { contender, granted }))
+        if let Some(fence) = told.or(contender.fence()) {
+            return Ok(Some(Hold { contender, granted: Granted::At(fence.get()) }));
+        }
+        // Its turn may have come without anybody having asked.
+        let line = self.line(attempt, &claim.key).await?;
+        let before = |other: &Contender| other.created < contender.created;
+        let ahead: Vec<Contender> = line.into_iter().filter(before).collect();
+        let fits = judge::judge(&ahead, contender.share()) == Standing::Fits;
+        Ok(fits.then_some(Hold { contender, granted: Granted::Here }))
     }
 }

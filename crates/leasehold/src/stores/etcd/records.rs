@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::OptionFuture;
 use leasehold_core::{Key, Provided, Reading, Record, Version, Written};
 
-use super::hold::ROUNDS;
+use super::hold::{Hold, ROUNDS};
 use super::layout::{self, LeaseId};
 use super::procedure::{GRANT, RANGE, TXN};
 use super::proto::Operand::{Create, Mod};
@@ -78,12 +78,9 @@ impl Shared {
             let (hold, found) =
                 futures::try_join!(self.hold(WRITE, lease, claim), self.record(WRITE, key))?;
             let Some(hold) = hold else { return Ok(false) };
-            let own = &hold.contender;
-            let held = txn::compare(&own.key, Relation::Equal, Create(own.created));
             let (revision, lease) =
                 found.map_or((0, None), |kv| (kv.mod_revision, Some(LeaseId(kv.lease))));
-            let same = txn::compare(&layout::record_key(key), Relation::Equal, Mod(revision));
-            if self.put(key, record, vec![held, same], lease).await? {
+            if self.put(key, record, unchanged(key, &hold, revision), lease).await? {
                 return Ok(true);
             }
         }
@@ -176,5 +173,61 @@ impl Shared {
         let members = u32::try_from(config.members.len()).unwrap_or(u32::MAX);
         let slack: Duration = config.timeout.saturating_mul(members.saturating_add(2));
         Wanted::new(record.keep(), slack)
+    }
+}
+
+/// Whether a claim still holds, and the record is still the one of this revision.
+fn unchanged(key: &Key, hold: &Hold, revision: i64) -> Vec<Compare> {
+    let own = &hold.contender;
+    let there = txn::compare(&own.key, Relation::Equal, Create(own.created));
+    let same = txn::compare(&layout::record_key(key), Relation::Equal, Mod(revision));
+    vec![there, same]
+}
+
+#[cfg(test)]
+mod tests {
+    use leasehold_core::{Claim, ClaimId, Enter, Note, Place, SessionId, Terms};
+    use leasehold_testbed::Etcd;
+
+    use super::super::config::Config;
+    use super::super::enter::Entering;
+    use super::*;
+
+    /// The hold ends, and the record is written anew, between the look at them and the writing.
+    #[tokio::test]
+    async fn what_changed_since_the_look_is_compared_again() {
+        let etcd = Etcd::start();
+        let shared = Shared::new(Config::parse(&etcd.url()).unwrap());
+        let ttl = Duration::from_mins(10);
+        let terms = Terms { ttl, owner: Note::default(), detached: false };
+        let session: SessionId = shared.open(&terms).await.unwrap();
+        let lease = LeaseId::of(&session).unwrap();
+        let key: Key = "k".parse().unwrap();
+        let claim = Claim::exclusive(ClaimId::from_random([1; 16]), key.clone(), Note::default());
+        let entering = Entering {
+            shared: &shared,
+            session: &session,
+            lease,
+            claim: &claim,
+            enter: Enter::Wait,
+        };
+        assert!(matches!(entering.run().await, Ok(Place::Held(_))));
+        let record = |value: &[u8]| Record::new(value, ttl).unwrap();
+        let look = async || {
+            let hold = shared.hold(WRITE, lease, &claim).await.unwrap().expect("it holds");
+            let revision =
+                shared.record(WRITE, &key).await.unwrap().map_or(0, |kv| kv.mod_revision);
+            unchanged(&key, &hold, revision)
+        };
+        let late = look().await;
+        let under = Provided::Held(&session, &claim);
+        assert!(shared.write(&key, under, &record(b"newer")).await.unwrap());
+        // As a copy of a request that a member was slow to carry out.
+        assert!(!shared.put(&key, &record(b"older"), late, None).await.unwrap());
+        let late = look().await;
+        shared.leave(&session, &claim).await.unwrap();
+        assert!(!shared.put(&key, &record(b"late"), late, None).await.unwrap());
+        let kept = shared.read(&key).await.unwrap().written.expect("kept");
+        assert_eq!(kept.value.as_ref(), b"newer");
     }
 }

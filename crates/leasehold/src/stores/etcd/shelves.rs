@@ -58,10 +58,10 @@ impl Shelves {
     }
 
     fn find_at(&self, now: Moment, wanted: Wanted) -> Option<LeaseId> {
-        let shelf = *self.lock().get(&wanted.class)?;
+        let kept = *self.lock().get(&wanted.class)?;
         // The server's clock may run faster than ours by as much as one in ten.
-        let elapsed = now.since(shelf.from) * 11 / 10;
-        (elapsed + wanted.least <= shelf.span).then_some(shelf.lease)
+        let elapsed = now.since(kept.from) * 11 / 10;
+        (elapsed + wanted.least <= kept.span).then_some(kept.lease)
     }
 
     /// Takes note of a lease that lasts for `span` from `from` on.

@@ -93,6 +93,7 @@
 mod config;
 mod examine;
 mod hold;
+mod judge;
 mod label;
 mod ledger;
 mod line;
