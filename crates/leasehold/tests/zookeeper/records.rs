@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leasehold::core::{Provided, Reading, Record};
-use leasehold_testbed::proxy::Direction;
+use leasehold_testbed::proxy::{Direction, Mode};
 use leasehold_testbed::{Proxy, ZooKeeper};
 
 use crate::server::requests;
@@ -55,26 +55,33 @@ async fn the_time_is_the_leaders() {
     assert!(at + slack >= before && at <= after, "{before:?} {at:?} {after:?}");
 }
 
-/// Its session was ended by the servers, nobody came, and what it writes then is refused.
-#[tokio::test]
+/// Its session was ended while it could not be told, and what it writes then is refused.
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_under_a_session_that_ended() {
     let server = ZooKeeper::start();
-    let [alice, bob] =
-        [Actor::open(&server.url(), LONG).await, Actor::open(&server.url(), LONG).await];
+    let proxy = Proxy::before(server.port(0));
+    let url = format!("zookeeper://127.0.0.1:{}", proxy.port());
+    let [alice, bob] = [Actor::open(&url, LONG).await, Actor::open(&server.url(), LONG).await];
     let hold = claim("k");
     alice.holds(&hold).await;
-    assert!(alice.write("k", Provided::Held(&alice.session, &hold), "held").await);
-    assert!(bob.store.revoke(&hold.key, &hold.id).await.unwrap());
-    assert!(!alice.write("k", Provided::Held(&alice.session, &hold), "revoked").await);
-    let hold = claim("k");
-    alice.holds(&hold).await;
-    // As the servers end it: another handle closes the very session.
-    let other = Actor {
-        store: leasehold::stores::connect(&server.url()).unwrap(),
-        session: alice.session.clone(),
-    };
-    other.store.close(&other.session).await.unwrap();
-    assert!(!alice.write("k", Provided::Held(&alice.session, &hold), "late").await);
+    let under = Provided::Held(&alice.session, &hold);
+    assert!(alice.write("k", under, "held").await);
+    proxy.set(Mode::Refuse);
+    proxy.cut();
+    // As the servers end it: its lease runs out.
+    let store = leasehold::stores::connect(&server.url()).unwrap();
+    soon("closed", store.close(&alice.session)).await.unwrap();
+    proxy.set(Mode::Forward);
+    let refused = soon("refused", async {
+        loop {
+            // The link comes back in its own time.
+            let write = alice.store.write(&hold.key, under, &record("late")).await;
+            if let Ok(written) = write {
+                return !written;
+            }
+        }
+    });
+    assert!(refused.await);
     let kept = bob.read("k").await.written.expect("kept");
     assert_eq!(kept.value.as_ref(), b"held");
 }

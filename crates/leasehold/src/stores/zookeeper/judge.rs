@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use futures::future::{FutureExt as _, join_all};
+use leasehold_core::line;
 use leasehold_core::{Claim, ClaimId, Enter};
 
 use super::label;
@@ -98,7 +99,8 @@ impl Session {
     ) -> Outcome<Option<u32>> {
         let ahead = &standing.contenders[..position];
         let holds = matches!(self.ledger.seat(claim.id), Some(Seat::Known { holds: true, .. }));
-        if holds || ahead.iter().all(|one| one.share.limit == claim.limit()) {
+        let named = line::disagreement(ahead.iter().map(|one| one.share), claim.limit());
+        if holds || named.is_none() {
             return Ok(None);
         }
         for one in ahead.iter().filter(|one| one.claim.is_some()) {
@@ -112,7 +114,7 @@ impl Session {
                 }
             };
             if ours {
-                return Ok(Some(one.share.limit).filter(|limit| *limit != claim.limit()));
+                return Ok(line::disagreement([one.share], claim.limit()));
             }
         }
         Ok(None)
