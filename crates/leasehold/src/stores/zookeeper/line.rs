@@ -215,7 +215,9 @@ mod tests {
                 after.remove(leaver);
                 Standing::of(&after)
             };
-            for position in before.holders..before.contenders.len() {
+            // Nobody amends what waits.
+            let waiting = before.holders..before.contenders.len();
+            for position in waiting.filter(|position| !amends || *position != leaver) {
                 let waiter = &before.contenders[position];
                 let now = after.position(&waiter.name);
                 if now.is_some_and(|now| after.holds(now)) {

@@ -385,7 +385,9 @@ mod tests {
         let place = records.at(&key);
         let version = |node: Option<(Vec<u8>, Stat)>| node.unwrap().1.version;
         let parent = version(read_node(&link, place.below.clone()).await.unwrap());
-        let old = version(read_node(&link, place.path.clone()).await.unwrap());
+        let node = read_node(&link, place.path.clone()).await.unwrap();
+        let first = Found::read(node.clone().unwrap()).unwrap().version();
+        let old = version(node);
         let now = records.read(&key).await.unwrap().at.unwrap();
         records.sweep(&place.below, now + AFTER * 2).await.unwrap();
         let long = Duration::from_hours(1);
@@ -395,6 +397,8 @@ mod tests {
         let guard = Request::Set { path: place.below.clone(), data: Vec::new(), version: parent };
         let set = Request::Set { path: place.path.clone(), data: Vec::new(), version: old };
         assert!(!done(link.ask(Request::Together(vec![guard, set])).await).unwrap());
-        assert_eq!(records.read(&key).await.unwrap().written.unwrap().value.as_ref(), b"new");
+        let kept = records.read(&key).await.unwrap().written.unwrap();
+        assert_eq!(kept.value.as_ref(), b"new");
+        assert!(kept.version > first, "a version is not used again");
     }
 }
