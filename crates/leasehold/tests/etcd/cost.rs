@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::num::NonZeroU32;
 
-use leasehold::core::{Place, Renewed};
+use leasehold::core::{Note, Place, Provided, Record, Renewed};
 use leasehold_testbed::Etcd;
 
 use super::{Node, claim, key, share, soon};
@@ -152,4 +153,49 @@ async fn what_is_gone_of_a_long_roll_is_told() {
     assert_eq!(etcd.ctl_says(&["del", &own]), "1");
     let told = [renew().await, renew().await, renew().await].concat();
     assert!(told.contains(&deleted.id));
+}
+
+/// A record costs one request, once there is a lease for it; under a hold, one round trip more.
+#[tokio::test]
+async fn records_and_amendments_cost_few_requests() {
+    let etcd = Etcd::start();
+    let node = Node::new(&etcd.url()).await;
+    let spent = cost(&etcd, async { assert!(node.write("r", None, "0").await) }).await;
+    assert_eq!(spent, calls_of(&[("LeaseGrant", 1), ("Txn", 1)]));
+    let before = etcd.revision();
+    let spent = cost(&etcd, async {
+        for n in 1..=10 {
+            let version = node.read("r").await.expect("written").version;
+            assert!(node.write("r", Some(version), &n.to_string()).await);
+        }
+    })
+    .await;
+    assert_eq!(spent, calls_of(&[("Range", 10), ("Txn", 10)]));
+    assert_eq!(etcd.revision() - before, 10);
+
+    let hold = claim("k");
+    node.acquire(&hold).await;
+    let day = std::time::Duration::from_hours(24);
+    let record = Record::new(b"under a hold", day).unwrap();
+    let spent = cost(&etcd, async {
+        let under = Provided::Held(&node.session, &hold);
+        assert!(node.store.write(&hold.key, under, &record).await.unwrap());
+    })
+    .await;
+    assert_eq!(spent, calls_of(&[("Range", 2), ("Txn", 1)]));
+
+    // Another note wakes nobody, not even one who waits for units.
+    let large = share("s", 2, 2);
+    node.acquire(&large).await;
+    let waiter = share("s", 1, 2);
+    assert!(matches!(node.enter(&waiter).await, Place::Waiting(_)));
+    let noted = large.amended(Note::new("busy").unwrap(), NonZeroU32::MAX);
+    let changed = node.store.changed(&node.session, &waiter);
+    let spent = cost(&etcd, async {
+        assert!(node.store.amend(&node.session, &noted).await.unwrap());
+        let woken = tokio::time::timeout(std::time::Duration::from_secs(2), changed).await;
+        assert!(woken.is_err(), "nothing changed for it");
+    })
+    .await;
+    assert_eq!(spent, calls_of(&[("Range", 1), ("Txn", 1)]));
 }

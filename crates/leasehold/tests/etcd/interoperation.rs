@@ -44,12 +44,12 @@ impl EtcdctlLock {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     soon(tokio::task::spawn_blocking(work)).await.unwrap()
 }
 
 /// Waits until `n` contenders stand below `name`, so that the order of arrival is certain.
-async fn until_in_line(node: &Node, name: &str, n: usize) {
+pub(super) async fn until_in_line(node: &Node, name: &str, n: usize) {
     soon(async {
         loop {
             let line = node.store.inspect(&key(name)).await.unwrap();

@@ -3,12 +3,15 @@
 #![cfg(feature = "etcd")]
 
 mod access;
+mod amend;
 mod cluster;
 mod cost;
+mod elections;
 mod examine;
 mod interoperation;
 mod line;
 mod outage;
+mod records;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

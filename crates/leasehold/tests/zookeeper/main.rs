@@ -1,11 +1,14 @@
 //! The ZooKeeper store on real servers: what the contract's suite does not ask of every store.
 
+mod amend;
 mod ensemble;
 mod examine;
 mod peers;
+mod records;
 mod security;
 mod server;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +35,12 @@ pub(crate) fn claim(key: &str) -> Claim {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).unwrap();
     Claim::exclusive(ClaimId::from_random(bytes), Key::new(key).unwrap(), Note::default())
+}
+
+pub(crate) fn share(key: &str, units: u32, limit: u32) -> Claim {
+    let Claim { id, key, note, .. } = claim(key);
+    let [units, limit] = [units, limit].map(|n| NonZeroU32::new(n).unwrap());
+    Claim::counting(id, key, note, units, limit).unwrap()
 }
 
 pub(crate) fn terms(ttl: Duration) -> Terms {

@@ -8,7 +8,7 @@ use leasehold_testbed::ZooKeeper;
 use crate::{Actor, LONG, claim, client, soon, terms};
 
 /// How many requests a session has sent, as the server counts them.
-fn requests(server: &ZooKeeper, actor: &Actor) -> u64 {
+pub(crate) fn requests(server: &ZooKeeper, actor: &Actor) -> u64 {
     let connections = server.ask(0, "cons");
     let name = format!("sid=0x{}", actor.server_side().trim_start_matches('0'));
     let line = connections.lines().find(|line| line.contains(&name)).expect("connected");

@@ -7,7 +7,7 @@ use leasehold_core::line::Share;
 use leasehold_core::{Ahead, Claim, Enter, Fence, Place, SessionId};
 
 use super::judge::{self, Standing, Watch};
-use super::layout::{self, Contender, Granted, LeaseId, Record};
+use super::layout::{self, Contender, Granted, Label, LeaseId};
 use super::procedure::{RANGE, TXN};
 use super::proto::Operand::{Create, Mod};
 use super::proto::{RangeResponse, Relation, Request, TxnRequest, TxnResponse};
@@ -50,10 +50,13 @@ impl Entering<'_> {
         place.map_err(|error| error.about(&self.claim.key))
     }
 
-    /// Nobody leaves for a try that was refused. If a copy of it may still be on its way, it would
+    /// Nobody leaves for a claim that was refused. If a copy of it may still be on its way, it would
     /// be granted to nobody when it arrives, so it is made harmless here.
     async fn without_residue(&self, place: Result<Place>) -> Result<Place> {
-        let refused = matches!(place, Ok(Place::Refused(_)));
+        let refused = match &place {
+            Ok(place) => matches!(place, Place::Refused(_)),
+            Err(error) => error.kind() == ErrorKind::Disagrees,
+        };
         if refused && self.shared.claims.ending(self.claim.id).doubtful {
             let left = self.shared.leave(self.session, self.claim).await;
             left.map_err(Error::outcome_unknown)?;
@@ -77,7 +80,11 @@ impl Entering<'_> {
                 Found::Line(page, revision) => {
                     // It may stand in line already, whatever fails from here on.
                     let place = self.stand(page, revision, epoch).await;
-                    if let Some(place) = place.map_err(Error::outcome_unknown)? {
+                    let place = place.map_err(|error| match error.kind() {
+                        ErrorKind::Disagrees => error,
+                        _ => error.outcome_unknown(),
+                    });
+                    if let Some(place) = place? {
                         return Ok(place);
                     }
                 }
@@ -145,12 +152,12 @@ impl Entering<'_> {
     }
 
     fn put(&self, granted: Option<Granted>) -> Request {
-        txn::put(&self.own(), self.record(granted), self.lease.0)
+        txn::put(&self.own(), self.label(granted), self.lease.0)
     }
 
-    fn record(&self, granted: Option<Granted>) -> Vec<u8> {
+    fn label(&self, granted: Option<Granted>) -> Vec<u8> {
         let owner = self.shared.sessions.owner(self.lease);
-        Record::new(owner.as_str(), self.claim, granted).to_bytes()
+        Label::new(owner.as_str(), self.claim, granted).to_bytes()
     }
 
     fn own(&self) -> Vec<u8> {
@@ -182,6 +189,7 @@ impl Entering<'_> {
     async fn stand(&self, page: RangeResponse, revision: i64, epoch: i64) -> Result<Option<Place>> {
         let kvs = self.complete(page, revision).await?;
         let (ahead, own) = judge::place(&self.claim.key, kvs, &self.own());
+        self.agree(&ahead, own.as_ref()).await?;
         let standing = judge::judge(&ahead, Share::from(self.claim));
         let place = match (own, standing) {
             (Some(own), standing) => self.stand_at(own, standing, revision).await?,
@@ -198,6 +206,20 @@ impl Entering<'_> {
             (Some(place), Some(head)) => Ok(Some(self.with_time_left(place, head.lease).await)),
             (place, _) => Ok(place),
         }
+    }
+
+    /// Withdraws a claim that does not share the limit of the line. It was created before anybody
+    /// could look, and whoever came in the same moment sees it, or is seen by it.
+    async fn agree(&self, ahead: &[Contender], own: Option<&Contender>) -> Result<()> {
+        let Some(limit) = judge::disagreement(ahead, self.claim.limit()) else { return Ok(()) };
+        if let Some(own) = own {
+            let told = self.shared.claims.fence(self.claim.id, own.created);
+            if told.or(own.fence()).is_some() {
+                return Ok(());
+            }
+            self.shared.leave(self.session, self.claim).await?;
+        }
+        Err(Error::disagrees(self.claim, limit).at(self.shared.wire.config()))
     }
 
     async fn stand_at(
@@ -261,7 +283,7 @@ impl Entering<'_> {
     async fn mark(&self, own: &Contender) -> Result<Option<Place>> {
         let same = txn::compare(&own.key, Relation::Equal, Create(own.created));
         let untouched = txn::compare(&own.key, Relation::Equal, Mod(own.changed));
-        let write = txn::rewrite(&own.key, self.record(Some(Granted::Here)));
+        let write = txn::rewrite(&own.key, self.label(Some(Granted::Here)));
         let request = txn::txn(vec![same, untouched], vec![write], Vec::new());
         let marked = self.shared.wire.call(ATTEMPT, &TXN, request).await?.body;
         let fence = layout::fence_at(marked.revision());

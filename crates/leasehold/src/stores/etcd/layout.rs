@@ -5,6 +5,7 @@
 //! | `K/<lease>-<claim>` | JSON | a claim of ours on key `K` |
 //! | `K/<anything without a slash>` | any | a contender by the ecosystem's own recipes |
 //! | `leasehold:session:<lease>` | JSON | a session of ours; contains no slash, so no contender |
+//! | `leasehold:record:<K>` | the record's bytes | the record of `K`, whose slashes are `%2F` and percent signs `%25`: no contender either |
 //!
 //! A contender's key is the lock's key, a slash, and a segment without a slash: whatever precedes
 //! the last slash is the lock's key, so no two of our locks share a contender. The recipes look
@@ -52,6 +53,13 @@ impl LeaseId {
     }
 }
 
+/// The key of a key's record. It contains no slash, so it is a contender of no lock, whatever the
+/// lock's name is; and no two keys share one.
+pub(super) fn record_key(key: &Key) -> Vec<u8> {
+    let name = key.as_str().replace('%', "%25").replace('/', "%2F");
+    format!("leasehold:record:{name}").into_bytes()
+}
+
 /// All keys below `K/`: from the first to the one after the last.
 pub(super) fn below(key: &Key) -> (Vec<u8>, Vec<u8>) {
     (format!("{key}/").into_bytes(), format!("{key}0").into_bytes())
@@ -86,7 +94,7 @@ pub(super) fn read_claim_key(key: &[u8]) -> Option<(Key, ClaimId)> {
 
 /// What the key of a claim holds, for others to read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct Label {
     leasehold: u32,
     owner: String,
     note: String,
@@ -107,7 +115,7 @@ pub(super) enum Granted {
     At(u64),
 }
 
-impl Record {
+impl Label {
     pub(super) fn new(owner: &str, claim: &Claim, granted: Option<Granted>) -> Self {
         Self {
             leasehold: VERSION,
@@ -119,15 +127,25 @@ impl Record {
         }
     }
 
+    /// The label of the same hold with the note of `claim`, and its units where they are fewer.
+    pub(super) fn amended(&self, claim: &Claim, granted: Granted) -> Self {
+        Self {
+            note: claim.note.as_str().to_owned(),
+            units: self.units.min(claim.units()),
+            granted: Some(granted),
+            ..self.clone()
+        }
+    }
+
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         // Strings and numbers cannot fail to be written as JSON.
         serde_json::to_vec(self).unwrap_or_default()
     }
 
     fn from_bytes(value: &[u8]) -> Option<Self> {
-        let record: Self = serde_json::from_slice(value).ok()?;
-        let sound = record.leasehold == VERSION && (1..=record.limit).contains(&record.units);
-        sound.then_some(record)
+        let label: Self = serde_json::from_slice(value).ok()?;
+        let sound = label.leasehold == VERSION && (1..=label.limit).contains(&label.units);
+        sound.then_some(label)
     }
 }
 
@@ -141,7 +159,9 @@ pub(super) struct Contender {
     /// The claim, if it is one of leasehold.
     pub(super) claim: Option<ClaimId>,
     /// `None` where it cannot be read: a foreign contender, or one of a newer leasehold.
-    pub(super) record: Option<Record>,
+    pub(super) label: Option<Label>,
+    /// What a foreign contender says of itself: the proposal of an election's candidate.
+    proposal: Note,
 }
 
 impl Contender {
@@ -152,11 +172,13 @@ impl Contender {
             return None;
         }
         let claim = read_claim_key(&kv.key).map(|(_, claim)| claim);
+        let text = std::str::from_utf8(&kv.value).ok().filter(|_| claim.is_none());
         Some(Self {
+            proposal: text.and_then(|text| Note::new(text).ok()).unwrap_or_default(),
             created: kv.create_revision,
             changed: kv.mod_revision,
             lease: LeaseId(kv.lease),
-            record: claim.and_then(|_| Record::from_bytes(&kv.value)),
+            label: claim.and_then(|_| Label::from_bytes(&kv.value)),
             claim,
             key: kv.key,
         })
@@ -164,15 +186,15 @@ impl Contender {
 
     /// One that cannot be read is taken for the owner of everything.
     pub(super) fn share(&self) -> Share {
-        self.record.as_ref().map_or(Share { units: 1, limit: 1 }, |record| Share {
-            units: record.units,
-            limit: record.limit,
+        self.label.as_ref().map_or(Share { units: 1, limit: 1 }, |label| Share {
+            units: label.units,
+            limit: label.limit,
         })
     }
 
     /// The fence under which it holds, if it was written down.
     pub(super) fn fence(&self) -> Option<Fence> {
-        let fence = match self.record.as_ref()?.granted? {
+        let fence = match self.label.as_ref()?.granted? {
             Granted::Here => fence_at(self.changed),
             Granted::At(revision) => Fence::new(revision),
         };
@@ -188,11 +210,11 @@ impl Contender {
     pub(super) fn party(&self) -> Party {
         let Share { units, limit } = self.share();
         let text = |text: &str| Note::new(text).unwrap_or_default();
-        let record = self.record.as_ref();
+        let label = self.label.as_ref();
         Party {
             claim: self.claim,
-            owner: record.map(|record| text(&record.owner)).unwrap_or_default(),
-            note: record.map(|record| text(&record.note)).unwrap_or_default(),
+            owner: label.map(|label| text(&label.owner)).unwrap_or_default(),
+            note: label.map_or_else(|| self.proposal.clone(), |label| text(&label.note)),
             fence: self.fence(),
             // etcd has no clock that it shows.
             age: None,
@@ -250,6 +272,45 @@ mod tests {
         for other in ["a/b", "a/1-2", "a/694d", "a", "a/x-07070707070707070707070707070707"] {
             assert_eq!(read_claim_key(other.as_bytes()), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_records_key_is_below_no_locks_name() {
+        let names = [
+            "a",
+            "a/b",
+            "a%2Fb",
+            "a%252Fb",
+            "a%",
+            "/",
+            "//",
+            "%",
+            "leasehold:record:a",
+            "leasehold:record:a/b",
+            "leasehold:session:1",
+            "\u{e9}/\u{9375}",
+        ];
+        let written = names.map(|name| record_key(&key(name)));
+        for (n, record) in written.iter().enumerate() {
+            assert!(!written[..n].contains(record), "{:?}", names[n]);
+            assert_eq!(read_claim_key(record), None);
+            for name in names {
+                let (first, end) = below(&key(name));
+                assert!(*record < first || *record >= end, "{record:?} is below {name:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_foreign_proposal_is_a_note_where_it_is_text() {
+        let note = |value: &[u8]| contender("k", "k/694d", value).unwrap().party().note;
+        assert_eq!(note(b"10.0.0.7:8080").as_str(), "10.0.0.7:8080");
+        for none in [&b""[..], b"\xff", b"a\0b", &[b'x'; 1025]] {
+            assert_eq!(note(none), Note::default());
+        }
+        // What is named as ours and cannot be read is no proposal.
+        let newer = contender("k", "k/1-07070707070707070707070707070707", b"newer").unwrap();
+        assert_eq!(newer.party().note, Note::default());
     }
 
     #[test]

@@ -31,17 +31,35 @@
 //! A waiter of a semaphore watches as many of the nearest claims as it has to, or all of them
 //! when that is more than sixteen; its fence is the revision of a write of its own.
 //!
+//! A hold is amended by writing its key anew. Who waits for units hears of every such writing of
+//! the keys that it watches, and looks again when there are fewer units, not when there is another
+//! note. A claim that is new and has another limit than the line withdraws; it was there for a
+//! round trip.
+//!
+//! The record of `K` is the key `leasehold:record:K` (with `%2F` for each slash of `K`, and `%25`
+//! for each `%`), which has no slash and so is in no lock's way. Its version is the revision that
+//! wrote it. Reading is one request, and so is writing what was read; under a hold, two that run
+//! at once come first. The keys have leases of their own, and many share one: a record is kept for
+//! its time at least, and five times as long and a few requests' timeouts at most. Its leases
+//! stay when the program ends.
+//!
 //! # Together with others
 //!
 //! A key `K` excludes, both ways, `etcdctl lock K`, `concurrency.Mutex` of the Go client and the
 //! server's `v3lock` service under the name `K`; `ETCD_LOCK_REV` and our fences are of one order.
+//! So do elections: `etcdctl elect K PROPOSAL`, `concurrency.Election` and `v3election`. Their
+//! proposals are shown as notes. `etcdctl elect -l K` shows the value of our leader's key, which
+//! is JSON with its note in it (`"note":"10.0.0.7:8080"`), because it also says who it is and what
+//! it claims: a program that takes the leader's value for an address has to read that.
+//!
 //! A foreign contender counts as the whole limit of a semaphore. Any key `K/x` is a contender: do
 //! not keep data right below the name of a lock. (Data further down, `K/x/y`, do not matter to
 //! leasehold, but the recipes of others wait for them too, and every request has to read past
 //! them.)
 //!
 //! To look at the locks: `etcdctl get --prefix K/ --sort-by=CREATE`. A user needs `readwrite` on
-//! the prefixes of the locks and on `leasehold:session:`.
+//! the prefixes of the locks, on `leasehold:session:` and, for jobs and limiters, on
+//! `leasehold:record:`.
 //!
 //! # What it promises
 //!
@@ -61,8 +79,9 @@
 //! - **A keep-alive does not pass through consensus** (etcd#15247). A leader that was deposed and
 //!   has not noticed may acknowledge a renewal while its successor lets the lease lapse. Then two
 //!   hold for up to a TTL, and only the fence tells them apart: check it where it matters.
-//! - **A cluster that is restored from a backup counts from the backup's revision**: fences fall
-//!   back. So they do when a cluster is made anew. `etcdutl snapshot restore --bump-revision`
+//! - **A time of its own**: it shows no clock, so a reading of a record tells none.
+//! - **A cluster that is restored from a backup counts from the backup's revision**: fences and the
+//!   versions of records fall back. So they do when a cluster is made anew. `etcdutl snapshot restore --bump-revision`
 //!   (3.6) is for that.
 //! - The lease runs by the leader's clock. The drift margin covers clocks that run at different
 //!   rates, not one that stands still.
@@ -77,14 +96,17 @@ mod claims;
 mod config;
 mod enter;
 mod examine;
+mod hold;
 mod judge;
 mod layout;
 mod leave;
 mod procedure;
 mod proto;
+mod records;
 mod session;
 mod sessions;
 mod shared;
+mod shelves;
 mod store;
 mod txn;
 mod watch;

@@ -9,11 +9,12 @@ use tokio::sync::OnceCell;
 use super::claims::Claims;
 use super::config::Config;
 use super::judge;
-use super::layout::{Granted, LeaseId, Record};
+use super::layout::{Granted, Label, LeaseId};
 use super::procedure::TXN;
 use super::proto::Operand::{Create, Mod};
 use super::proto::Relation;
 use super::sessions::Sessions;
+use super::shelves::Shelves;
 use super::txn;
 use super::watch::{Listener, Purpose, Seen, Watches};
 use super::wire::Wire;
@@ -31,6 +32,7 @@ pub(super) struct Shared {
     pub(super) mailbox: Mailbox,
     pub(super) claims: Claims,
     pub(super) sessions: Sessions,
+    pub(super) shelves: Shelves,
     /// Whether the server's version was checked.
     pub(super) checked: OnceCell<()>,
     /// Tells this handle's own changes of a session's key from those of others.
@@ -45,6 +47,7 @@ impl Shared {
             mailbox: Mailbox::default(),
             claims: Claims::default(),
             sessions: Sessions::default(),
+            shelves: Shelves::default(),
             checked: OnceCell::new(),
             nonce: OnceCell::new(),
         })
@@ -108,12 +111,12 @@ impl Shared {
         let Some(lease) = LeaseId::of(session) else { return true };
         let own = lease.claim_key(&claim.key, &claim.id);
         let owner = self.sessions.owner(lease);
-        let record = Record::new(owner.as_str(), claim, Some(Granted::At(fence.get())));
+        let label = Label::new(owner.as_str(), claim, Some(Granted::At(fence.get())));
         let untouched = txn::compare(&own, Relation::Equal, Mod(created));
         let same = txn::compare(&own, Relation::Equal, Create(created));
         let request = txn::txn(
             vec![same, untouched],
-            vec![txn::rewrite(&own, record.to_bytes())],
+            vec![txn::rewrite(&own, label.to_bytes())],
             vec![super::proto::Request::Range(txn::get(&own))],
         );
         let Ok(reply) = self.wire.call("mark the claim as granted", &TXN, request).await else {
@@ -133,9 +136,9 @@ impl Shared {
     }
 
     fn session_changed(&self, lease: LeaseId, seen: &Seen) {
-        if let Seen::Put(kv) = seen {
-            self.sessions.advance(lease, kv.mod_revision);
-            if self.is_ours(&kv.value) {
+        if let Seen::Put { now, .. } = seen {
+            self.sessions.advance(lease, now.mod_revision);
+            if self.is_ours(&now.value) {
                 return;
             }
         }
@@ -170,7 +173,11 @@ impl Listener for Shared {
     fn seen(self: Arc<Self>, purpose: &Purpose, seen: Seen) {
         match (purpose, seen) {
             (Purpose::Session(lease), seen) => self.session_changed(*lease, &seen),
-            (Purpose::Turn { .. }, Seen::Put(_)) => {}
+            (Purpose::Turn { session, claim, created, .. }, Seen::Put { now, before }) => {
+                if judge::amended(&claim.key, before, now) {
+                    self.contender_ended(session, claim, *created, None);
+                }
+            }
             (
                 Purpose::Turn { session, claim, created, first },
                 Seen::Deleted { revision, before },

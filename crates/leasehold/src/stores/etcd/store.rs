@@ -13,7 +13,7 @@ use super::Etcd;
 use super::enter::Entering;
 use super::examine;
 use super::layout::LeaseId;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::examination::Examination;
 use crate::store::{Guarantees, LeaseScope, Store};
 
@@ -24,7 +24,7 @@ impl Store for Etcd {
             min_ttl: Duration::from_secs(2),
             line: true,
             counting: true,
-            records: false,
+            records: true,
             lease: LeaseScope::Session,
             renew_batch: usize::MAX,
             recheck: Duration::from_secs(10),
@@ -95,29 +95,23 @@ impl Store for Etcd {
 
     fn amend<'a>(
         &'a self,
-        _session: &'a SessionId,
+        session: &'a SessionId,
         claim: &'a Claim,
     ) -> BoxFuture<'a, Result<bool>> {
-        let detail = "this store cannot amend a hold";
-        let error = Error::new(ErrorKind::Unsupported, "amend the hold of", detail);
-        futures::future::ready(Err(error.at(self).about(&claim.key))).boxed()
+        self.0.amend(session, claim).boxed()
     }
 
     fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
-        let detail = "this store keeps no records";
-        let error = Error::new(ErrorKind::Unsupported, "read the record of", detail);
-        futures::future::ready(Err(error.at(self).about(key))).boxed()
+        self.0.read(key).boxed()
     }
 
     fn write<'a>(
         &'a self,
         key: &'a Key,
-        _provided: Provided<'a>,
-        _record: &'a Record,
+        provided: Provided<'a>,
+        record: &'a Record,
     ) -> BoxFuture<'a, Result<bool>> {
-        let detail = "this store keeps no records";
-        let error = Error::new(ErrorKind::Unsupported, "write the record of", detail);
-        futures::future::ready(Err(error.at(self).about(key))).boxed()
+        self.0.write(key, provided, record).boxed()
     }
 
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {

@@ -26,7 +26,8 @@ const BACKOFF_CAP: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(super) enum Purpose {
     /// The end of a contender ahead of this claim, whose key was created at `created`. `first`
-    /// as in [`super::judge::Watch::Next`]; `None` where an end is but a hint.
+    /// as in [`super::judge::Watch::Next`]; `None` where an end is but a hint, and fewer units are
+    /// one, too.
     Turn { session: SessionId, claim: Arc<Claim>, created: i64, first: Option<bool> },
     /// Any change of a session's key.
     Session(LeaseId),
@@ -46,7 +47,10 @@ pub(super) struct Registration {
 /// What a watch saw.
 #[derive(Debug)]
 pub(super) enum Seen {
-    Put(KeyValue),
+    Put {
+        now: KeyValue,
+        before: Option<KeyValue>,
+    },
     Deleted {
         revision: i64,
         before: Option<KeyValue>,
@@ -271,7 +275,7 @@ impl<L: Listener> Task<L> {
         let seen = if event.kind == i32::from(EventKind::Delete) {
             Seen::Deleted { revision: kv.mod_revision, before: event.prev_kv }
         } else {
-            Seen::Put(kv)
+            Seen::Put { now: kv, before: event.prev_kv }
         };
         self.tell(purpose, seen);
     }
@@ -285,13 +289,15 @@ impl<L: Listener> Task<L> {
 
 fn create(id: i64, registration: &Registration) -> WatchRequest {
     let turn = matches!(registration.purpose, Purpose::Turn { .. });
+    // An exclusive claim is let in by nothing but an end.
+    let deaf = matches!(registration.purpose, Purpose::Turn { first: Some(_), .. });
     let order = WatchOrder::Create(WatchCreate {
         key: registration.key.clone(),
         range_end: registration.end.clone(),
         start_revision: registration.from,
         // Now and then the server says how far it is, so that an idle watch is not compacted away.
         progress_notify: true,
-        filters: if turn { vec![Filter::NoPut.into()] } else { Vec::new() },
+        filters: if deaf { vec![Filter::NoPut.into()] } else { Vec::new() },
         prev_kv: turn,
         watch_id: id,
     });

@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 
 use super::names::{self, Dialect};
+use super::wire::Access;
 use crate::error::{Error, ErrorKind, Result};
 use crate::stores::dial::Tls;
 
@@ -39,6 +40,11 @@ pub(super) struct Member {
 }
 
 impl Config {
+    /// Who may do what with our nodes.
+    pub(super) const fn access(&self) -> Access {
+        if self.user.is_some() { Access::Creator } else { Access::World }
+    }
+
     /// Reads a URL: `zookeeper://[USER:PASSWORD@]HOST[:PORT][,…][/CHROOT][?OPTIONS]`. Does no IO.
     ///
     /// By hand, because a list of hosts is no URL for the library that reads the others.

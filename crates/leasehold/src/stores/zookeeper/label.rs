@@ -23,6 +23,32 @@ pub(super) fn write(owner: &Note, note: &Note, ttl: Duration) -> Vec<u8> {
     label.finish().into_bytes()
 }
 
+/// The data of a claim's node after an amendment. `named` is how many units its name says: the
+/// name stays, and what is fewer stands here.
+pub(super) fn amended(data: &[u8], note: &Note, named: u32, wanted: u32) -> Vec<u8> {
+    let units = units(data).min(wanted);
+    let mut label = form_urlencoded::Serializer::new(String::new());
+    for (name, text) in form_urlencoded::parse(data) {
+        if !matches!(&*name, "note" | "units") {
+            label.append_pair(&name, &text);
+        }
+    }
+    if !note.as_str().is_empty() {
+        label.append_pair("note", note.as_str());
+    }
+    if units < named {
+        label.append_pair("units", &units.to_string());
+    }
+    label.finish().into_bytes()
+}
+
+/// No more units than this, and no more than the node's name says, are claimed.
+pub(super) fn units(data: &[u8]) -> u32 {
+    let mut said = form_urlencoded::parse(data).filter(|(name, _)| name == "units");
+    let units = said.next().filter(|_| is_ours(data)).and_then(|(_, units)| units.parse().ok());
+    units.filter(|units| *units > 0).unwrap_or(u32::MAX)
+}
+
 /// Whether leasehold wrote these data.
 pub(super) fn is_ours(data: &[u8]) -> bool {
     data.starts_with(b"leasehold=")
@@ -38,6 +64,7 @@ pub(super) fn party(contender: &Contender, data: &[u8], stat: &Stat) -> Party {
     };
     if is_ours(data) {
         party.claim = contender.claim;
+        party.units = party.units.min(units(data));
         for (name, text) in form_urlencoded::parse(data) {
             let read = Note::new(&text).unwrap_or_default();
             match &*name {
@@ -72,7 +99,8 @@ mod tests {
     use super::*;
 
     const TTL: Duration = Duration::from_secs(30);
-    const STAT: Stat = Stat { created: 7, created_at: 0, owner: 1 };
+    const STAT: Stat =
+        Stat { created: 7, written: 7, created_at: 0, written_at: 0, version: 0, owner: 1 };
 
     fn contender() -> Contender {
         Contender::parse("0123456789abcdef0123456789abcdef-2of5__lock__0000000001").unwrap()
@@ -86,6 +114,23 @@ mod tests {
             assert_eq!((&party.owner, &party.note), (&text, &text));
             assert_eq!(party.left, Some(Duration::ZERO), "it was made in 1970");
             assert_eq!((party.units, party.limit, party.claim), (2, 5, contender().claim));
+        }
+    }
+
+    #[test]
+    fn an_amendment_keeps_the_rest_and_never_adds_units() {
+        let [owner, note] = ["host:42", "a&b=c"].map(|text| Note::new(text).unwrap());
+        let written = write(&owner, &Note::default(), TTL);
+        assert_eq!(units(&written), u32::MAX);
+        assert_eq!(amended(&written, &Note::default(), 5, 5), written, "nothing changes");
+        let one = amended(&written, &note, 5, 1);
+        assert_eq!(units(&one), 1);
+        assert_eq!(amended(&one, &note, 5, 4), one, "more units are not had");
+        let party = party(&contender(), &one, &STAT);
+        assert_eq!((&party.owner, &party.note, party.units), (&owner, &note, 1));
+        assert_eq!(party.left, Some(Duration::ZERO));
+        for foreign in [&b"units=1"[..], b"leasehold=1&units=0", b"leasehold=1&units=x"] {
+            assert_eq!(units(foreign), u32::MAX);
         }
     }
 

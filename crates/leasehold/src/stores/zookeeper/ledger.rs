@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leasehold_core::{ClaimId, Fence, Place, SessionId};
 
+use super::label;
 use super::wire::Event;
 use crate::stores::mailbox::Mailbox;
 
@@ -39,11 +40,35 @@ struct State {
     /// The claims that want to know of the end of a node, by its path. A watch fires once, and
     /// ends with its connection.
     watches: HashMap<String, HashSet<ClaimId>>,
-    /// The same the other way round, and whether the server has confirmed the watch.
-    watching: HashMap<ClaimId, HashMap<String, bool>>,
+    /// The same the other way round.
+    watching: HashMap<ClaimId, HashMap<String, Watch>>,
     /// The nodes whose end grants a waiting claim: none but these stands in its way, and nobody
     /// can come ahead of it any more.
     deciding: HashMap<ClaimId, HashSet<String>>,
+}
+
+/// A claim's interest in a node.
+#[derive(Debug, Clone, Copy)]
+struct Watch {
+    server: Server,
+    /// The node claims no more units than this, and no more than its name says.
+    units: u32,
+}
+
+/// What the server knows of a watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Server {
+    /// It was, or will be, asked to watch.
+    Asked,
+    /// It told of new data, and was asked to watch again.
+    Told,
+    Watches,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { server: Server::Asked, units: u32::MAX }
+    }
 }
 
 impl State {
@@ -76,7 +101,8 @@ impl State {
     }
 
     fn watches(&self, claim: ClaimId, path: &String) -> bool {
-        self.watching.get(&claim).and_then(|paths| paths.get(path)).is_some_and(|watch| *watch)
+        let watch = self.watching.get(&claim).and_then(|paths| paths.get(path));
+        watch.is_some_and(|watch| watch.server == Server::Watches)
     }
 }
 
@@ -135,24 +161,35 @@ impl Ledger {
         let mut state = self.state();
         state.watches.entry(path.to_owned()).or_default().insert(claim);
         let paths = state.watching.entry(claim).or_default();
-        !*paths.entry(path.to_owned()).or_default()
+        paths.entry(path.to_owned()).or_default().server != Server::Watches
     }
 
     /// The same for a watch whose answer nobody waits for: once asked for, it counts.
     pub(super) fn watch_unheard(&self, path: &str, claim: ClaimId) -> bool {
         let news = self.watch(path, claim);
-        self.watched(path, claim);
+        self.watched(path, claim, u32::MAX);
         news
     }
 
-    /// The server watches the node; unless it told meanwhile that the node is gone, or the
-    /// connection broke.
-    pub(super) fn watched(&self, path: &str, claim: ClaimId) {
+    /// The server watches the node, which claims no more than these units; unless it told meanwhile
+    /// that the node is gone or has other data, or the connection broke.
+    pub(super) fn watched(&self, path: &str, claim: ClaimId, units: u32) {
         if let Some(paths) = self.state().watching.get_mut(&claim)
             && let Some(watch) = paths.get_mut(path)
         {
-            *watch = true;
+            if watch.server == Server::Asked {
+                watch.server = Server::Watches;
+            }
+            // Units only ever get fewer, so the least that was heard is the latest.
+            watch.units = watch.units.min(units);
         }
+    }
+
+    /// The units that a node claims at most, if it is watched: that there are fewer will be told.
+    pub(super) fn units(&self, path: &String, claim: ClaimId) -> Option<u32> {
+        let state = self.state();
+        let watch = state.watching.get(&claim)?.get(path)?;
+        (watch.server == Server::Watches).then_some(watch.units)
     }
 
     /// There is no such node, and so no watch on it.
@@ -179,6 +216,8 @@ impl Ledger {
     pub(super) fn told(&self, event: Event) {
         match event {
             Event::Deleted(path) => self.deleted(&path),
+            Event::Changed(path) => self.changed(&path),
+            Event::Seen(path, data) => self.seen(&path, label::units(&data)),
             Event::Broken => self.state().unwatch_all(),
             Event::Mended => {
                 // What was asked for in between may never have been sent. Everybody looks again.
@@ -194,6 +233,38 @@ impl Ledger {
             self.mailbox.tell(*claim, None);
         }
         self.mailbox.disturb(&self.session);
+    }
+
+    /// Until the node is watched again, its end may be told after what came later.
+    fn changed(&self, path: &str) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        for claim in state.watches.get(path).into_iter().flatten() {
+            state.deciding.remove(claim);
+            if let Some(watch) = state.watching.get_mut(claim).and_then(|paths| paths.get_mut(path))
+            {
+                watch.server = Server::Told;
+            }
+        }
+    }
+
+    /// Wakes those whom fewer units may let in; another note is nobody's business.
+    fn seen(&self, path: &str, units: u32) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        for claim in state.watches.get(path).into_iter().flatten() {
+            let Some(watch) = state.watching.get_mut(claim).and_then(|paths| paths.get_mut(path))
+            else {
+                continue;
+            };
+            watch.server = Server::Watches;
+            let fewer = units < watch.units;
+            watch.units = watch.units.min(units);
+            let own = matches!(state.seats.get(claim), Some(Seat::Known { node, .. }) if node.path == path);
+            if fewer && !own {
+                self.mailbox.tell(*claim, None);
+            }
+        }
     }
 
     fn deleted(&self, path: &str) {

@@ -1,5 +1,7 @@
 //! The line as a list of names tells it: who holds, and whom to wait for.
 
+use std::ops::Range;
+
 use leasehold_core::ClaimId;
 use leasehold_core::line::{Share, holders};
 
@@ -40,10 +42,25 @@ impl Standing {
         self.contenders.iter().position(|contender| contender.claim == Some(claim))
     }
 
-    /// Whether one more at the end would hold.
-    pub(super) fn admits(&self, share: Share) -> bool {
-        let line = self.contenders.iter().map(|contender| contender.share);
-        holders(line.chain([share])) > self.contenders.len()
+    /// The line with one more at its end.
+    pub(super) fn with(mut self, share: Share) -> Self {
+        let sequence = self.contenders.last().map_or(0, |last| last.sequence.wrapping_add(1));
+        self.contenders.push(Contender { name: String::new(), sequence, claim: None, share });
+        self.count();
+        self
+    }
+
+    /// Takes note of units that are fewer than a name says, by their position.
+    pub(super) fn amend(&mut self, units: impl IntoIterator<Item = (usize, u32)>) {
+        for (position, units) in units {
+            let share = &mut self.contenders[position].share;
+            share.units = share.units.min(units);
+        }
+        self.count();
+    }
+
+    fn count(&mut self) {
+        self.holders = holders(self.contenders.iter().map(|contender| contender.share));
     }
 
     /// Whether the one at `position` holds.
@@ -57,7 +74,14 @@ impl Standing {
     ///
     /// Watching the predecessor alone loses wake-ups where the limit is above 1: of two holders
     /// it may be the other one that leaves.
+    ///
+    /// As long as all of them stay, and with all their units.
     pub(super) fn obstacles(&self, position: usize) -> &[Contender] {
+        &self.contenders[self.obstacles_at(position)]
+    }
+
+    /// Where the obstacles stand.
+    pub(super) fn obstacles_at(&self, position: usize) -> Range<usize> {
         let ahead = &self.contenders[..position];
         let own = self.contenders[position].share;
         let blocks = |one: &Contender| {
@@ -65,7 +89,7 @@ impl Standing {
                 > u64::from(own.limit.min(one.share.limit))
         };
         if let Some(at) = ahead.iter().rposition(blocks) {
-            return &ahead[at..=at];
+            return at..at + 1;
         }
         // The limit is that of those who are watched: were it that of another, who may leave, the
         // claim could be granted with all of these in place.
@@ -76,7 +100,7 @@ impl Standing {
             limit = limit.min(one.share.limit);
             !blocked
         });
-        &ahead[position - near.count()..]
+        position - near.count()..position
     }
 
     /// The [obstacles](Self::obstacles) whose end alone makes `position` hold: nobody can come
@@ -166,7 +190,7 @@ mod tests {
     fn a_foreign_holder_takes_everything() {
         let standing = Standing::of(&["x-1-0000000000".into(), name(1, 1, 5, 1)]);
         assert_eq!(standing.holders, 1);
-        assert!(!standing.admits(Share { units: 1, limit: 5 }));
+        assert!(!standing.with(Share { units: 1, limit: 5 }).holds(2));
     }
 
     proptest! {
@@ -175,6 +199,7 @@ mod tests {
         fn no_wake_up_is_lost(
             line in proptest::collection::vec((1_u32..4, 1_u32..6), 2..12),
             leaver in 0_usize..12,
+            amends in any::<bool>(),
         ) {
             let children: Vec<String> = line.iter().enumerate().map(|(n, &(units, limit))| {
                 name(n, units.min(limit), limit, i32::try_from(n).unwrap())
@@ -182,14 +207,23 @@ mod tests {
             let before = Standing::of(&children);
             let leaver = leaver % children.len();
             let mut after = children.clone();
-            after.remove(leaver);
-            let after = Standing::of(&after);
-            for position in before.holders..before.contenders.len() {
+            let after = if amends {
+                let mut after = before.clone();
+                after.amend([(leaver, 1)]);
+                after
+            } else {
+                after.remove(leaver);
+                Standing::of(&after)
+            };
+            // Nobody amends what waits.
+            let waiting = before.holders..before.contenders.len();
+            for position in waiting.filter(|position| !amends || *position != leaver) {
                 let waiter = &before.contenders[position];
                 let now = after.position(&waiter.name);
                 if now.is_some_and(|now| after.holds(now)) {
                     let gone = &before.contenders[leaver];
                     prop_assert!(before.obstacles(position).contains(gone));
+                    prop_assert!(!amends || waiter.share.units < waiter.share.limit, "exclusive");
                 }
             }
         }

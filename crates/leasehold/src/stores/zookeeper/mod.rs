@@ -20,6 +20,13 @@
 //! servers delete them when they have been empty for a while. A claim is an ephemeral sequential
 //! child, with its owner and note as data: `zkCli.sh ls /jobs/42` shows the line, `get` shows who.
 //!
+//! Records are below `/%leasehold`, where no key leads: `/%leasehold/records/<hh>/jobs%2F42`, with
+//! the whole key in the last part and a hash of it before. A record is a node with its bytes behind
+//! a line that says for how long it is kept; its version is the transaction that wrote it (`mzxid`).
+//! The time that counts for records is the leader's clock: it is learned by writing the node
+//! `/%leasehold/clock`, so a reading costs a commit. What is over is seen by nobody, and deleted a
+//! while later by whoever makes another record. Let nobody write these nodes by hand.
+//!
 //! Without a user in the URL everybody may do everything with these nodes, as is the default of
 //! Curator and kazoo. With one, nobody but that user may: all who share locks need the same user,
 //! and peers by their own recipes too. Needed on the chroot: create, delete and read.
@@ -29,7 +36,8 @@
 //! A leasehold mutex and Curator's `InterProcessMutex` (`dialect=curator`) or kazoo's `Lock`
 //! (`dialect=kazoo`) on the same path exclude each other, both ways. No name satisfies both,
 //! because Curator ignores kazoo's; leasehold itself respects both, their read/write locks, the
-//! leader latch and the Java recipe, whatever it writes. It takes each of those for exclusive, so
+//! leader latch and the Java recipe, whatever it writes; so leaders of ours and of kazoo's `Election`
+//! or Curator's `LeaderSelector` exclude each other, too. It takes each of those for exclusive, so
 //! it waits for a foreign *reader* where it could stand beside it. Semaphores and read/write locks
 //! of leasehold and of others are not of one kind: do not put them on one path. Do not use
 //! Curator on a path that is above another key's: it counts every child as a contender.
@@ -67,26 +75,37 @@
 //!   a tick of the promised TTL.
 //! - *A leader that pauses its pings but not its expiry* for more than an eighth of a tick does the
 //!   same. The fence protects from both.
-//! - *Fences after loss of the data*: an ensemble restored from an old snapshot counts from there.
+//! - *Fences and versions of records after loss of the data*: an ensemble restored from an old
+//!   snapshot counts from there.
 //! - *A session ends sooner than asked for?* Never silently: servers that grant less than the TTL
 //!   (`maxSessionTimeout`) are refused at the first use. They may grant more (`minSessionTimeout`),
 //!   and then a crashed holder blocks that much longer, up to a tick on top; and servers that were
 //!   down start every session's timeout anew when they return.
+//! - *Fewer units, for others*: a name cannot change, so units that a hold gave up stand in its
+//!   node's data, where leasehold looks. Who does not (an older leasehold) waits for longer
+//!   than it would have to, and never for less. Each note that is amended costs those who watch
+//!   the node a request, and wakes nobody.
+//! - *One time through an election*: the servers' clocks may differ, and `at` of a record's reading
+//!   is the current leader's. Keep them synchronised, or a record may be over that much too early.
 //! - *Large semaphores with many waiters*: up to `limit` waiters are woken by one release.
 //! - Whoever can read a claim's name and may delete nodes can end it, as with every recipe.
 
 mod config;
 mod examine;
+mod hold;
+mod judge;
 mod label;
 mod ledger;
 mod line;
 mod names;
+mod records;
 mod session;
 mod store;
 mod survey;
 mod wire;
 
 use std::fmt;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -95,6 +114,7 @@ use tokio::sync::OnceCell;
 
 use self::config::Config;
 use self::ledger::Ledger;
+use self::records::Records;
 use self::session::{Session, Sessions, credentials, session_id};
 use self::wire::{Credentials, Failure, Link, Opened, Pace};
 use crate::error::{Error, ErrorKind, Result};
@@ -117,6 +137,8 @@ struct Shared {
     /// One at a time takes up a session: two connections would take it from each other.
     resuming: tokio::sync::Mutex<()>,
     tick: OnceCell<Duration>,
+    /// How many records were made.
+    made: AtomicU32,
 }
 
 impl ZooKeeper {
@@ -137,12 +159,17 @@ impl ZooKeeper {
                 sessions: Mutex::default(),
                 resuming: tokio::sync::Mutex::default(),
                 tick: OnceCell::new(),
+                made: AtomicU32::default(),
             }),
         })
     }
 
     fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    fn records<'a>(&'a self, link: &'a Link) -> Records<'a> {
+        Records { link, config: self.config(), made: &self.shared.made }
     }
 
     fn mailbox(&self) -> &Mailbox {

@@ -62,6 +62,11 @@ impl Dialect {
 }
 
 impl Contender {
+    /// Whether it may claim fewer units than its name says: those are in its data.
+    pub(super) const fn may_be_amended(&self) -> bool {
+        self.claim.is_some() && self.share.units > 1
+    }
+
     /// What a child of a key's node stands for; `None` if it has nothing to do with locks.
     pub(super) fn parse(name: &str) -> Option<Self> {
         let (front, sequence) = split_sequence(name)?;
@@ -143,6 +148,23 @@ fn path_to(text: &str) -> String {
     path
 }
 
+/// Below the chroot, what leasehold keeps besides lines. No key leads there: in a key's path, two
+/// hexadecimal digits follow each `%`.
+pub(super) const KEPT: &str = "/%leasehold";
+
+/// The path, below the chroot, of the node whose children hold the record of `key`, and that
+/// child's name: the whole key as one part of a path.
+pub(super) fn record_of(key: &Key) -> (String, String) {
+    let mut name = String::new();
+    encode(key.as_str(), false, &mut name);
+    // So many that none of them has too many children to list, and few enough to stay.
+    let hash = key
+        .as_str()
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    (format!("{KEPT}/records/{:02x}", (hash ^ hash >> 16) & 0xff), name)
+}
+
 fn encode(segment: &str, first: bool, path: &mut String) {
     if segment.is_empty() {
         // No key contains NUL, so this is free to stand for nothing.
@@ -154,7 +176,7 @@ fn encode(segment: &str, first: bool, path: &mut String) {
         || (first && segment == "zookeeper")
         || Contender::parse(segment).is_some();
     for (at, character) in segment.char_indices() {
-        if character == '%' || is_refused(character) || (mistaken && at == 0) {
+        if matches!(character, '%' | '/') || is_refused(character) || (mistaken && at == 0) {
             let mut buffer = [0; 4];
             for byte in character.encode_utf8(&mut buffer).bytes() {
                 // Writing to a `String` cannot fail.
@@ -244,6 +266,27 @@ mod tests {
                 prop_assert_eq!(Contender::parse(segment), None);
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn records_have_nodes_of_their_own(
+            texts in proptest::collection::vec("[a%/.\u{1}\u{fffd}👩x0-9-]{1,9}", 2),
+        ) {
+            let [one, other] = [&texts[0], &texts[1]].map(|text| record_of(&key(text)));
+            prop_assert_eq!(one == other, texts[0] == texts[1]);
+            prop_assert!(is_plain_segment(&one.1), "{}", one.1);
+            prop_assert!(!one.1.contains('/'));
+        }
+    }
+
+    #[test]
+    fn no_key_leads_to_what_is_kept_besides_lines() {
+        assert_eq!(key_of(KEPT), None);
+        let (below, name) = record_of(&key("jobs/42"));
+        assert_eq!(name, "jobs%2F42");
+        assert_eq!(key_of(&format!("{below}/{name}")), None);
+        assert_eq!(path_of(&key(&KEPT[1..])), "/%25leasehold");
     }
 
     #[test]

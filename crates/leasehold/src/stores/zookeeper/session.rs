@@ -9,17 +9,18 @@ use leasehold_core::line::Share;
 use leasehold_core::{Ahead, Claim, ClaimId, Enter, Fence, Left, Note, Place, Renewed, SessionId};
 
 use super::config::Config;
+use super::judge::units_in;
 use super::label;
 use super::ledger::{Ledger, Node, Seat};
 use super::line::Standing;
 use super::names::{Contender, path_of};
-use super::wire::{Access, Answer, Code, Credentials, Failure, Link, Request, Stat};
+use super::wire::{ANY, Answer, Code, Credentials, Failure, Link, Request, Stat};
 use crate::clock;
 
 /// How often a line is read again because it changed meanwhile.
-const LOOKS: u32 = 16;
+pub(super) const LOOKS: u32 = 16;
 /// How often the parents of a node are made again because the server deleted the empty ones.
-const PARENTS: u32 = 5;
+pub(super) const PARENTS: u32 = 5;
 
 /// A session of ours: a session of ZooKeeper.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub(super) struct Session {
     pub(super) relay: Duration,
 }
 
-type Outcome<T> = Result<T, Failure>;
+pub(super) type Outcome<T> = Result<T, Failure>;
 
 /// The text that a session goes by: all that another process needs to take it up.
 pub(super) fn session_id(credentials: &Credentials, ttl: Duration) -> SessionId {
@@ -61,7 +62,7 @@ pub(super) fn credentials(session: &SessionId) -> Option<(Credentials, Duration)
 
 impl Session {
     /// See [`Store::enter`](crate::Store::enter).
-    pub(super) async fn enter(&self, claim: &Claim, enter: Enter) -> Outcome<Place> {
+    pub(super) async fn enter(&self, claim: &Claim, enter: Enter) -> Outcome<Entered> {
         self.ledger.entering(claim.id);
         for _ in 0..LOOKS {
             let found = match self.ledger.seat(claim.id) {
@@ -69,34 +70,38 @@ impl Session {
                 Some(Seat::Doubtful) => self.find(claim).await?,
                 None => match self.join(claim, enter).await? {
                     Joined::There(node, standing) => Some((node, standing)),
-                    Joined::Refused(ahead) => return Ok(Place::Refused(ahead)),
+                    Joined::Nowhere(entered) => return Ok(entered),
                 },
             };
-            let Some((node, standing)) = found else {
+            let Some((node, mut standing)) = found else {
                 // Its node is gone: as if it had never entered.
                 self.ledger.forget(claim.id);
                 continue;
             };
             let Some(position) = standing.position(name_of(&node.path)) else { continue };
-            if standing.holds(position) {
+            if let Some(limit) = self.disagreement(claim, &standing, position).await? {
+                self.leave(claim).await?;
+                return Ok(Entered::Disagrees { limit });
+            }
+            if self.judge(claim, &mut standing, position, enter).await? {
                 self.ledger.holds(claim.id);
                 if self.ledger.watch_unheard(&node.path, claim.id) {
                     // So that a revocation is told of. Nobody waits for the answer.
                     self.link.watch(node.path);
                 }
-                return Ok(Place::Held(node.fence));
+                return Ok(Entered::At(Place::Held(node.fence)));
             }
             if enter == Enter::Try {
                 let ahead = self.ahead(claim, &standing, position).await?;
                 self.leave(claim).await?;
-                return Ok(Place::Refused(ahead));
+                return Ok(Entered::At(Place::Refused(ahead)));
             }
             if let Some(ahead) = self.wait(claim, &node, &standing, position).await? {
-                return Ok(Place::Waiting(ahead));
+                return Ok(Entered::At(Place::Waiting(ahead)));
             }
         }
         // Everybody ahead keeps leaving; the next change is told all the same.
-        Ok(Place::Waiting(Ahead::default()))
+        Ok(Entered::At(Place::Waiting(Ahead::default())))
     }
 
     /// See [`Store::leave`](crate::Store::leave).
@@ -107,19 +112,19 @@ impl Session {
             // It may have come to hold without anybody noticing.
             Some(Seat::Known { node, holds: false }) => {
                 let standing = read_line(&self.link, &line_path(&self.config, claim)).await?;
-                let position = standing.position(name_of(&node.path));
-                (node, position.is_some_and(|position| standing.holds(position)))
+                let held = self.stands(claim, &node, standing).await?;
+                (node, held)
             }
             Some(Seat::Doubtful) | None => {
                 let Some((node, standing)) = self.find(claim).await? else {
                     self.ledger.forget(claim.id);
                     return Ok(Left::Gone);
                 };
-                let position = standing.position(name_of(&node.path));
-                (node, position.is_some_and(|position| standing.holds(position)))
+                let held = self.stands(claim, &node, standing).await?;
+                (node, held)
             }
         };
-        let left = match self.link.ask(Request::Delete { path: node.path }).await {
+        let left = match self.link.ask(Request::Delete { path: node.path, version: ANY }).await {
             Ok(_) if held => Left::Released,
             Ok(_) => Left::Withdrawn,
             Err(failure) if failure.is(Code::NO_NODE) => Left::Gone,
@@ -174,7 +179,7 @@ impl Session {
     async fn leave_again(&self, nodes: impl Iterator<Item = (&String, ClaimId)>) -> Outcome<()> {
         let left = nodes.filter(|(_, claim)| self.ledger.is_leaving(*claim));
         let asked = left.map(|(path, claim)| {
-            let deleted = self.link.ask(Request::Delete { path: path.clone() });
+            let deleted = self.link.ask(Request::Delete { path: path.clone(), version: ANY });
             async move { (claim, deleted.await) }
         });
         for (claim, deleted) in join_all(asked).await {
@@ -212,9 +217,14 @@ impl Session {
             // Looking first costs a round trip, and spares the others a node that stands in
             // their way until it is deleted again.
             let standing = read_line(&self.link, &parent).await?;
-            if !standing.admits(Share::from(claim)) {
-                let position = standing.contenders.len();
-                return Ok(Joined::Refused(self.ahead(claim, &standing, position).await?));
+            let position = standing.contenders.len();
+            if let Some(limit) = self.disagreement(claim, &standing, position).await? {
+                return Ok(Joined::Nowhere(Entered::Disagrees { limit }));
+            }
+            let mut standing = standing.with(Share::from(claim));
+            if !self.judge(claim, &mut standing, position, enter).await? {
+                let ahead = self.ahead(claim, &standing, position).await?;
+                return Ok(Joined::Nowhere(Entered::At(Place::Refused(ahead))));
             }
         }
         self.ledger.doubt(claim.id);
@@ -248,7 +258,7 @@ impl Session {
     async fn join_earlier(&self, claim: &Claim, node: Node, standing: Standing) -> Outcome<Joined> {
         match self.find(claim).await? {
             Some((earlier, _)) if earlier.path != node.path => {
-                self.link.ask(Request::Delete { path: node.path }).await?;
+                self.link.ask(Request::Delete { path: node.path, version: ANY }).await?;
                 let parent = line_path(&self.config, claim);
                 Ok(Joined::There(earlier, read_line(&self.link, &parent).await?))
             }
@@ -262,7 +272,7 @@ impl Session {
 
     /// Creates the node and reads the line, in one round trip if the parents are there.
     async fn create(&self, claim: &Claim, parent: &str) -> Outcome<(Node, Vec<String>)> {
-        let access = self.access();
+        let access = self.config.access();
         let path = format!("{parent}/{}", self.config.dialect.prefix(claim));
         let data = label::write(&self.owner, &claim.note, self.ttl);
         let mut refusal = Failure::Answered(Code::NO_NODE);
@@ -315,7 +325,7 @@ impl Session {
 
     /// Finds the node of a claim by its id, after an answer was lost: only one of this session.
     /// A new session does not take over what its predecessor's end will delete (CURATOR-604).
-    async fn find(&self, claim: &Claim) -> Outcome<Option<(Node, Standing)>> {
+    pub(super) async fn find(&self, claim: &Claim) -> Outcome<Option<(Node, Standing)>> {
         let parent = line_path(&self.config, claim);
         let standing = read_line(&self.link, &parent).await?;
         let ours = standing.contenders.iter().filter(|one| one.claim == Some(claim.id));
@@ -346,16 +356,20 @@ impl Session {
         let path_of = |name: &str| format!("{parent}/{name}");
         let obstacles = standing.obstacles(position);
         let mut watches = Vec::new();
-        for path in obstacles.iter().map(|one| path_of(&one.name)).chain([node.path.clone()]) {
+        let known = obstacles.iter().map(|one| (path_of(&one.name), one.share.units));
+        for (path, units) in known.chain([(node.path.clone(), 0)]) {
             if self.ledger.watch(&path, claim.id) {
-                watches.push(self.watch(claim.id, path));
+                let watch = self.watch(claim.id, path);
+                watches.push(async move { Outcome::Ok((watch.await?, units)) });
             }
         }
         // Asked in the same breath as the watches; the answers come together.
         let ahead = self.ahead(claim, standing, position);
         let (answers, ahead) = futures::future::join(join_all(watches), ahead).await;
-        for there in answers {
-            if !there? {
+        for answer in answers {
+            // Gone, or amended since it was judged.
+            let (found, judged) = answer?;
+            if found.is_none_or(|units| units < judged) {
                 return Ok(None);
             }
         }
@@ -364,21 +378,22 @@ impl Session {
         ahead.map(Some)
     }
 
-    /// Watches a node on behalf of a claim. `false` if there is none.
-    fn watch(&self, claim: ClaimId, path: String) -> impl Future<Output = Outcome<bool>> + use<> {
+    /// Watches a node on behalf of a claim: how many units it claims at most. `None` if there is
+    /// no node.
+    pub(super) fn watch(
+        &self,
+        claim: ClaimId,
+        path: String,
+    ) -> impl Future<Output = Outcome<Option<u32>>> + use<> {
         let asked = self.link.ask(Request::Data { path: path.clone(), watch: true });
         let ledger = Arc::clone(&self.ledger);
         async move {
-            match asked.await {
-                Ok(_) => {
-                    ledger.watched(&path, claim);
-                    Ok(true)
-                }
-                Err(failure) => {
-                    ledger.unwatched(&path, claim);
-                    if failure.is(Code::NO_NODE) { Ok(false) } else { Err(failure) }
-                }
+            let units = units_in(asked.await);
+            match units {
+                Ok(Some(units)) => ledger.watched(&path, claim, units),
+                _ => ledger.unwatched(&path, claim),
             }
+            units
         }
     }
 
@@ -416,16 +431,21 @@ impl Session {
             Ok(Ahead { rank, holder, foreign })
         }
     }
+}
 
-    fn access(&self) -> Access {
-        if self.config.user.is_some() { Access::Creator } else { Access::World }
-    }
+/// What became of entering a line.
+pub(super) enum Entered {
+    At(Place),
+    /// Nothing: the line has this limit, and the claim another.
+    Disagrees {
+        limit: u32,
+    },
 }
 
 /// What became of joining a line.
 enum Joined {
     There(Node, Standing),
-    Refused(Ahead),
+    Nowhere(Entered),
 }
 
 /// The line at a node, no older than this call: a member may lag behind the leader.
@@ -442,13 +462,28 @@ pub(super) async fn read_line(link: &Link, parent: &str) -> Outcome<Standing> {
 }
 
 /// A node's data, if it is there.
-pub(super) async fn read_node(link: &Link, path: String) -> Outcome<Option<(Vec<u8>, Stat)>> {
-    match link.ask(Request::Data { path, watch: false }).await {
-        Ok(Answer::Data { data, stat }) => Ok(Some((data, stat))),
-        Ok(_) => Err(Failure::Cut),
-        Err(failure) if failure.is(Code::NO_NODE) => Ok(None),
-        Err(failure) => Err(failure),
+pub(super) fn read_node(
+    link: &Link,
+    path: String,
+) -> impl Future<Output = Outcome<Option<(Vec<u8>, Stat)>>> + Send + use<> {
+    let asked = link.ask(Request::Data { path, watch: false });
+    async move {
+        match asked.await {
+            Ok(Answer::Data { data, stat }) => Ok(Some((data, stat))),
+            Ok(_) => Err(Failure::Cut),
+            Err(failure) if failure.is(Code::NO_NODE) => Ok(None),
+            Err(failure) => Err(failure),
+        }
     }
+}
+
+/// The same, no older than this call.
+pub(super) async fn read_fresh(link: &Link, path: &str) -> Outcome<Option<(Vec<u8>, Stat)>> {
+    let synced = link.ask(Request::Sync { path: path.to_owned() });
+    let node = read_node(link, path.to_owned());
+    let (synced, node) = futures::join!(synced, node);
+    synced?;
+    node
 }
 
 /// The number of the transaction that created the node. It grows with every change in the
@@ -457,7 +492,7 @@ pub(super) fn fence(created: i64) -> Fence {
     Fence::new(created.unsigned_abs())
 }
 
-fn line_path(config: &Config, claim: &Claim) -> String {
+pub(super) fn line_path(config: &Config, claim: &Claim) -> String {
     format!("{}{}", config.chroot, path_of(&claim.key))
 }
 
@@ -467,7 +502,7 @@ pub(super) fn name_of(path: &str) -> &str {
 }
 
 /// `/a`, `/a/b` and `/a/b/c` for `/a/b/c`.
-fn ancestors(path: &str) -> impl Iterator<Item = String> {
+pub(super) fn ancestors(path: &str) -> impl Iterator<Item = String> {
     path.char_indices()
         .skip(1)
         .filter(|(_, c)| *c == '/')

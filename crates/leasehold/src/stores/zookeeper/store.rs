@@ -8,7 +8,8 @@ use leasehold_core::{
     Terms,
 };
 
-use super::wire::Failure;
+use super::session::Entered;
+use super::wire::{Failure, Link};
 use super::{ZooKeeper, examine, survey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
@@ -20,7 +21,7 @@ impl Store for ZooKeeper {
             min_ttl: Self::MIN_TTL,
             line: true,
             counting: true,
-            records: false,
+            records: true,
             lease: LeaseScope::Session,
             renew_batch: usize::MAX,
             recheck: Duration::from_secs(30),
@@ -77,16 +78,26 @@ impl Store for ZooKeeper {
         async move {
             // What a watch tells must not be lost between the answer and the wait.
             self.mailbox().expect(claim.id);
-            let place = match self.session(session).await {
+            let entered = match self.session(session).await {
                 Ok(session) => session.enter(claim, enter).await,
                 Err(failure) => Err(failure),
             };
-            if matches!(place, Ok(Place::Held(_) | Place::Refused(_)) | Err(Failure::Ended)) {
-                self.mailbox().forget(claim.id);
+            let place = match entered {
+                Ok(Entered::At(place)) => Ok(place),
+                Ok(Entered::Disagrees { limit }) => Err(Error::disagrees(claim, limit).at(self)),
+                Err(failure) => {
+                    Err(failure.while_trying("enter the line of").about(&claim.key).at(self))
+                }
+            };
+            let over = |error: &Error| {
+                matches!(error.kind(), ErrorKind::Disagrees | ErrorKind::SessionEnded)
+            };
+            match &place {
+                Ok(Place::Waiting(_)) => {}
+                Err(error) if !over(error) => {}
+                _ => self.mailbox().forget(claim.id),
             }
-            place.map_err(|failure| {
-                failure.while_trying("enter the line of").about(&claim.key).at(self)
-            })
+            place
         }
         .boxed()
     }
@@ -127,29 +138,68 @@ impl Store for ZooKeeper {
 
     fn amend<'a>(
         &'a self,
-        _session: &'a SessionId,
+        session: &'a SessionId,
         claim: &'a Claim,
     ) -> BoxFuture<'a, Result<bool>> {
-        let detail = "this store cannot amend a hold";
-        let error = Error::new(ErrorKind::Unsupported, "amend the hold of", detail);
-        futures::future::ready(Err(error.at(self).about(&claim.key))).boxed()
+        async move {
+            let amended = match self.session(session).await {
+                Ok(session) => session.amend(claim).await,
+                Err(failure) => Err(failure),
+            };
+            match amended {
+                Err(Failure::Ended) => Ok(false),
+                amended => amended.map_err(|failure| {
+                    failure.while_trying("amend the hold of").about(&claim.key).at(self)
+                }),
+            }
+        }
+        .boxed()
     }
 
     fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
-        let detail = "this store keeps no records";
-        let error = Error::new(ErrorKind::Unsupported, "read the record of", detail);
-        futures::future::ready(Err(error.at(self).about(key))).boxed()
+        async move {
+            self.visit(async |link| self.records(link).read(key).await)
+                .await
+                .map_err(|failure| failure.while_trying("read the record of").about(key).at(self))
+        }
+        .boxed()
     }
 
     fn write<'a>(
         &'a self,
         key: &'a Key,
-        _provided: Provided<'a>,
-        _record: &'a Record,
+        provided: Provided<'a>,
+        record: &'a Record,
     ) -> BoxFuture<'a, Result<bool>> {
-        let detail = "this store keeps no records";
-        let error = Error::new(ErrorKind::Unsupported, "write the record of", detail);
-        futures::future::ready(Err(error.at(self).about(key))).boxed()
+        async move {
+            let written = match provided {
+                Provided::Unchanged(None) => {
+                    self.visit(async |link| self.records(link).make(key, record).await).await
+                }
+                Provided::Unchanged(Some(version)) => {
+                    let replacing =
+                        async |link: &Link| self.records(link).replace(key, version, record).await;
+                    self.visit(replacing).await
+                }
+                Provided::Held(session, claim) if claim.key == *key => {
+                    match self.session(session).await {
+                        Ok(session) => {
+                            let records = self.records(&session.link);
+                            session.write_under(&records, claim, record).await
+                        }
+                        Err(failure) => Err(failure),
+                    }
+                }
+                Provided::Held(..) => Ok(false),
+            };
+            match (written, provided) {
+                (Err(Failure::Ended), Provided::Held(..)) => Ok(false),
+                (written, _) => written.map_err(|failure| {
+                    failure.while_trying("write the record of").about(key).at(self)
+                }),
+            }
+        }
+        .boxed()
     }
 
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {

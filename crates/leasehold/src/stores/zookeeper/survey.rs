@@ -7,7 +7,7 @@ use super::config::Config;
 use super::label;
 use super::names::{Contender, key_of, path_of, text_of};
 use super::session::{fence, read_line, read_node};
-use super::wire::{Answer, Code, Failure, Link, Request};
+use super::wire::{ANY, Answer, Code, Failure, Link, Request};
 use crate::error::ErrorKind;
 
 /// How many nodes a listing looks at before it gives up: an ensemble may hold millions that have
@@ -19,14 +19,18 @@ const BATCH: usize = 512;
 /// Who holds a key and who waits for it.
 pub(super) async fn inspect(link: &Link, config: &Config, key: &Key) -> Result<Line, Failure> {
     let parent = format!("{}{}", config.chroot, path_of(key));
-    let standing = read_line(link, &parent).await?;
+    let mut standing = read_line(link, &parent).await?;
     let nodes = standing
         .contenders
         .iter()
         .map(|contender| read_node(link, format!("{parent}/{}", contender.name)));
+    let nodes = try_join_all(nodes).await?;
+    standing.amend(nodes.iter().enumerate().map(|(position, node)| {
+        // One that left since the names were read claims nothing.
+        (position, node.as_ref().map_or(0, |(data, _)| label::units(data)))
+    }));
     let mut seen = Line::default();
-    for (position, node) in try_join_all(nodes).await?.into_iter().enumerate() {
-        // One that left since the names were read is not shown.
+    for (position, node) in nodes.into_iter().enumerate() {
         let Some((data, stat)) = node else { continue };
         let mut party = label::party(&standing.contenders[position], &data, &stat);
         if standing.holds(position) {
@@ -55,7 +59,7 @@ pub(super) async fn revoke(
             Some((data, _)) if label::is_ours(&data) => {}
             _ => continue,
         }
-        match link.ask(Request::Delete { path }).await {
+        match link.ask(Request::Delete { path, version: ANY }).await {
             Ok(_) => revoked = true,
             Err(failure) if failure.is(Code::NO_NODE) => {}
             Err(failure) => return Err(failure),

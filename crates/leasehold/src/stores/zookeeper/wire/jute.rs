@@ -71,6 +71,10 @@ impl<'a> Reader<'a> {
         self.array().map(i32::from_be_bytes)
     }
 
+    pub(super) fn bool(&mut self) -> Result<bool, Garbled> {
+        self.array().map(|[byte]| byte != 0)
+    }
+
     pub(super) fn long(&mut self) -> Result<i64, Garbled> {
         self.array().map(i64::from_be_bytes)
     }

@@ -45,6 +45,11 @@ pub(in super::super) struct Pace {
 pub(in super::super) enum Event {
     /// A watched node is gone.
     Deleted(String),
+    /// The data of a watched node were written, which ended the watch. It is watched again: what
+    /// comes next of it is `Seen` or `Deleted`.
+    Changed(String),
+    /// A node is watched, and these are its data.
+    Seen(String, Vec<u8>),
     /// The connection broke, and every watch with it.
     Broken,
     /// There is a connection again.
@@ -164,7 +169,7 @@ impl Link {
         }
     }
 
-    /// Watches a node. That it is gone, now or later, is told as [`Event::Deleted`].
+    /// Watches a node, until it is gone: now or later, that is told as [`Event::Deleted`].
     pub(in super::super) fn watch(&self, path: String) {
         let request = Request::Data { path, watch: true };
         // A link that is gone has told so.
@@ -304,6 +309,11 @@ impl Task {
             at += 4 + frame.len();
             match message::read(frame).map_err(|_| Failure::foreign())? {
                 Frame::Deleted(path) => (self.listener)(Event::Deleted(path.to_owned())),
+                Frame::Changed(path) => {
+                    (self.listener)(Event::Changed(path.to_owned()));
+                    let request = Request::Data { path: path.to_owned(), watch: true };
+                    self.unsent.push_back(Outgoing { request, reply: None });
+                }
                 Frame::Other | Frame::Auth { code: 0 } => {}
                 Frame::Auth { .. } => return Err(Failure::Answered(Code::AUTH_FAILED)),
                 Frame::Reply { xid, zxid, code, body } => {
@@ -334,7 +344,12 @@ impl Task {
                         }
                     };
                     let closed = sent.request == Request::Close;
-                    tell(sent.reply, Ok(answer));
+                    match (sent.reply, sent.request, answer) {
+                        (None, Request::Data { path, .. }, Answer::Data { data, .. }) => {
+                            (self.listener)(Event::Seen(path, data));
+                        }
+                        (reply, _, answer) => tell(reply, Ok(answer)),
+                    }
                     if closed {
                         return Err(Failure::Ended);
                     }

@@ -8,11 +8,16 @@ const AUTH_XID: i32 = -4;
 const EVENT_XID: i32 = -1;
 const AUTH: i32 = 100;
 const NODE_DELETED: i32 = 2;
+const NODE_CHANGED: i32 = 3;
 const ALL_PERMISSIONS: i32 = 31;
 const EPHEMERAL_SEQUENTIAL: i32 = 3;
 const CONTAINER: i32 = 4;
-/// Any version will do.
-const ANY: i32 = -1;
+/// Any version of a node's data will do.
+pub(in super::super) const ANY: i32 = -1;
+const PERSISTENT: i32 = 0;
+const CHECK: i32 = 13;
+/// What stands in an answer to several requests for one that was not carried out.
+const FAILED: i32 = -1;
 
 /// Who may do what with a node that is created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +42,28 @@ pub(in super::super) enum Request {
         path: String,
         access: Access,
     },
+    /// Creates a node that stays.
+    Create {
+        path: String,
+        data: Vec<u8>,
+        access: Access,
+    },
+    /// Replaces a node's data, if they are of this version.
+    Set {
+        path: String,
+        data: Vec<u8>,
+        version: i32,
+    },
     Delete {
         path: String,
+        version: i32,
     },
+    /// Whether a node is there; only together with others.
+    Check {
+        path: String,
+    },
+    /// Carries out all of these, or none.
+    Together(Vec<Request>),
     /// A write that does nothing: it deletes nothing, whatever there is, and so has to fail.
     /// A failed write too is agreed upon by a majority before it is answered.
     Beat {
@@ -66,9 +90,21 @@ pub(in super::super) enum Request {
 /// What a server answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) enum Answer {
-    Joined { path: String, created: i64 },
-    Data { data: Vec<u8>, stat: Stat },
+    Joined {
+        path: String,
+        created: i64,
+    },
+    Data {
+        data: Vec<u8>,
+        stat: Stat,
+    },
+    Written(Stat),
     Names(Vec<String>),
+    /// Nothing was done, because this one of several requests failed, the first being 0.
+    Failed {
+        step: usize,
+        code: Code,
+    },
     Done,
 }
 
@@ -77,8 +113,14 @@ pub(in super::super) enum Answer {
 pub(in super::super) struct Stat {
     /// The number of the transaction that created it.
     pub(in super::super) created: i64,
+    /// The number of the transaction that wrote its data.
+    pub(in super::super) written: i64,
     /// Milliseconds since 1970, by the leader's clock.
     pub(in super::super) created_at: i64,
+    /// The same of its data.
+    pub(in super::super) written_at: i64,
+    /// How often its data were written since it was created.
+    pub(in super::super) version: i32,
     /// The session that it ends with; 0 for none.
     pub(in super::super) owner: i64,
 }
@@ -112,6 +154,8 @@ pub(super) enum Frame<'a> {
     Auth { code: i32 },
     /// A watched node is gone.
     Deleted(&'a str),
+    /// The data of a watched node were written.
+    Changed(&'a str),
     /// Something else that a watch tells.
     Other,
 }
@@ -119,7 +163,10 @@ pub(super) enum Frame<'a> {
 impl Request {
     const fn opcode(&self) -> i32 {
         match self {
-            Self::Join { .. } => 15,
+            Self::Join { .. } | Self::Create { .. } => 15,
+            Self::Set { .. } => 5,
+            Self::Check { .. } => CHECK,
+            Self::Together(_) => 14,
             Self::Container { .. } => 19,
             Self::Delete { .. } | Self::Beat { .. } => 2,
             Self::Touch => 3,
@@ -135,13 +182,32 @@ impl Request {
     pub(super) fn frame(&self, xid: i32) -> Vec<u8> {
         let mut frame = Writer::new();
         frame.int(xid).int(self.opcode());
+        self.put(&mut frame);
+        frame.finish()
+    }
+
+    fn put(&self, frame: &mut Writer) {
         match self {
             Self::Join { path, data, access } => {
-                create(&mut frame, path, data, *access, EPHEMERAL_SEQUENTIAL);
+                create(frame, path, data, *access, EPHEMERAL_SEQUENTIAL);
             }
-            Self::Container { path, access } => create(&mut frame, path, &[], *access, CONTAINER),
-            Self::Delete { path } => {
+            Self::Container { path, access } => create(frame, path, &[], *access, CONTAINER),
+            Self::Create { path, data, access } => create(frame, path, data, *access, PERSISTENT),
+            Self::Set { path, data, version } => {
+                frame.text(path).bytes(data).int(*version);
+            }
+            Self::Delete { path, version } => {
+                frame.text(path).int(*version);
+            }
+            Self::Check { path } => {
                 frame.text(path).int(ANY);
+            }
+            Self::Together(requests) => {
+                for request in requests {
+                    frame.int(request.opcode()).bool(false).int(-1);
+                    request.put(frame);
+                }
+                frame.int(-1).bool(true).int(-1);
             }
             // No node has this version.
             Self::Beat { path } => {
@@ -164,7 +230,6 @@ impl Request {
             }
             Self::Close => {}
         }
-        frame.finish()
     }
 
     /// Reads the answer to it.
@@ -175,6 +240,12 @@ impl Request {
                 let path = body.text()?.to_owned();
                 Answer::Joined { path, created: stat(&mut body)?.created }
             }
+            Self::Create { .. } => {
+                body.text()?;
+                Answer::Written(stat(&mut body)?)
+            }
+            Self::Set { .. } => Answer::Written(stat(&mut body)?),
+            Self::Together(requests) => together(requests, &mut body)?,
             Self::Data { .. } => {
                 let data = body.bytes()?.to_vec();
                 Answer::Data { data, stat: stat(&mut body)? }
@@ -193,11 +264,28 @@ fn create(frame: &mut Writer, path: &str, data: &[u8], access: Access, flags: i3
     frame.text(path).bytes(data).int(1).int(ALL_PERMISSIONS).text(scheme).text(id).int(flags);
 }
 
+/// The answers to several requests: that of each, or for each why all failed. Those that came
+/// before the one that is to blame have no error of their own.
+fn together(requests: &[Request], body: &mut Reader<'_>) -> Result<Answer, Garbled> {
+    for step in 0..requests.len() {
+        let (kind, _done, _error) = (body.int()?, body.bool()?, body.int()?);
+        if kind != FAILED {
+            // It was carried out, and so were all.
+            return Ok(Answer::Done);
+        }
+        let code = Code(body.int()?);
+        if code.0 != 0 {
+            return Ok(Answer::Failed { step, code });
+        }
+    }
+    Err(Garbled)
+}
+
 fn stat(body: &mut Reader<'_>) -> Result<Stat, Garbled> {
-    let (created, _modified, created_at, _modified_at) =
+    let (created, written, created_at, written_at) =
         (body.long()?, body.long()?, body.long()?, body.long()?);
-    let (_version, _children, _acl) = (body.int()?, body.int()?, body.int()?);
-    Ok(Stat { created, created_at, owner: body.long()? })
+    let (version, _children, _acl) = (body.int()?, body.int()?, body.int()?);
+    Ok(Stat { created, written, created_at, written_at, version, owner: body.long()? })
 }
 
 /// The frame that says who we are.
@@ -216,7 +304,11 @@ pub(super) fn read(frame: &[u8]) -> Result<Frame<'_>, Garbled> {
         EVENT_XID => {
             let (kind, _state) = (reader.int()?, reader.int()?);
             let path = reader.text()?;
-            Ok(if kind == NODE_DELETED { Frame::Deleted(path) } else { Frame::Other })
+            Ok(match kind {
+                NODE_DELETED => Frame::Deleted(path),
+                NODE_CHANGED => Frame::Changed(path),
+                _ => Frame::Other,
+            })
         }
         xid => Ok(Frame::Reply { xid, zxid, code, body: &frame[16..] }),
     }

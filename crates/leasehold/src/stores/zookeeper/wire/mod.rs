@@ -15,4 +15,4 @@ mod message;
 pub(super) use dial::say;
 pub(super) use failure::Failure;
 pub(super) use link::{Event, Link, Opened, Pace, open};
-pub(super) use message::{Access, Answer, Code, Credentials, Request, Stat};
+pub(super) use message::{ANY, Access, Answer, Code, Credentials, Request, Stat};
