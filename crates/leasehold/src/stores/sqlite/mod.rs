@@ -56,7 +56,7 @@ const GUARANTEES: Guarantees = Guarantees {
     min_ttl: Timing::MIN_TTL,
     line: true,
     counting: true,
-    records: false,
+    records: true,
     lease: LeaseScope::Session,
     renew_batch: usize::MAX,
     recheck: Duration::from_secs(1),
