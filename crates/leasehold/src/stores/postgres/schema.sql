@@ -12,11 +12,15 @@
 
 CREATE SCHEMA IF NOT EXISTS leasehold;
 
--- The functions of an earlier version would take no notice of what a later one keeps.
+-- The functions of an earlier version would take no notice of what a later one keeps. Locks the row
+-- first, as open() does: what follows locks tables that open() comes to afterwards.
 DO $$
+DECLARE
+    its integer;
 BEGIN
     IF to_regclass('leasehold.state') IS NOT NULL THEN
-        IF (SELECT version FROM leasehold.state) > 2 THEN
+        SELECT version INTO its FROM leasehold.state FOR UPDATE;
+        IF its > 2 THEN
             RAISE EXCEPTION 'the tables in the schema leasehold are of a newer version';
         END IF;
     END IF;
@@ -451,7 +455,7 @@ BEGIN
         IF NOT leasehold.holds(the_session, the_claim, the_key) THEN
             RETURN false;
         END IF;
-    ELSIF CASE WHEN last.stands THEN last.version END IS DISTINCT FROM expected THEN
+    ELSIF (CASE WHEN last.stands THEN last.version END) IS DISTINCT FROM expected THEN
         RETURN false;
     END IF;
     until := clock_timestamp() + keep * interval '1 microsecond';
