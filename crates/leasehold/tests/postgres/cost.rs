@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use leasehold::core::{Provided, Record};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::AsyncMessage;
@@ -73,6 +74,21 @@ async fn every_call_is_one_round_trip() {
     assert!(matches!(told, Some(Place::Held(_))), "{told:?}");
     node.leave(&waiting).await;
     one("a hand-over costs the one who gets it nothing, and its release");
+    let held = claim("k");
+    node.acquire(&held).await;
+    one("an acquire again");
+    let amended = held.amended(Note::new("n").unwrap(), std::num::NonZeroU32::MIN);
+    assert!(node.store.amend(&node.session, &amended).await.unwrap());
+    one("an amendment");
+    let record = Record::new(b"x", TTL).unwrap();
+    for provided in [Provided::Unchanged(None), Provided::Held(&node.session, &held)] {
+        assert!(node.store.write(&held.key, provided, &record).await.unwrap());
+        one("a write");
+    }
+    assert!(node.store.read(&held.key).await.unwrap().written.is_some());
+    one("a read");
+    node.leave(&held).await;
+    one("and its release");
     node.store.open(&terms(TTL)).await.unwrap();
     one("another session");
     node.store.close(&node.session).await.unwrap();

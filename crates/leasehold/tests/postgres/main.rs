@@ -8,7 +8,9 @@ mod fences;
 mod outage;
 mod pooler;
 mod races;
+mod records;
 mod schema;
+mod upgrade;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

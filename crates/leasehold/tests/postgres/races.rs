@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 
-const BLOCKED: &str = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+pub(crate) const BLOCKED: &str = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
 
 /// In SQL a ticket is taken before its row is visible: were the line not locked first, the second
 /// would see nobody ahead.
@@ -135,6 +135,50 @@ async fn judges_do_not_deadlock() {
     }
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = 'locks'";
     assert_eq!(server.psql(deadlocks), "0");
+}
+
+/// Who looks lapsed and sees another limit may be renewing at this moment: then it counts.
+#[tokio::test]
+async fn a_limit_is_compared_with_those_whose_renewal_commits() {
+    let server = Server::start();
+    let bob = Arc::new(Node::new(&server.url()).await);
+    let counting = |limit: u32| {
+        let (one, limit) = (std::num::NonZeroU32::MIN, limit.try_into().unwrap());
+        let Claim { id, key, note, .. } = claim("k");
+        Claim::counting(id, key, note, one, limit).unwrap()
+    };
+    let head = counting(1);
+    bob.acquire(&head).await;
+    let slow = raw(&server).await;
+    let alice = Node::with_ttl(&server.url(), BRIEF).await;
+    assert!(matches!(alice.enter(&counting(1)).await, Place::Waiting(_)));
+    // As where a claim slipped in: the one behind the head sees another limit than the head.
+    server.psql("UPDATE leasehold.claims SET key_limit = 7 WHERE fence IS NULL");
+    let renew = format!("SELECT alive FROM leasehold.renew('{}', '{{}}')", alice.session.as_str());
+    slow.batch_execute("BEGIN").await.unwrap();
+    assert!(slow.query_one(&renew, &[]).await.unwrap().get::<_, bool>(0));
+    until(&server, &lapsed(&alice)).await;
+    let entering = tokio::spawn({
+        let bob = Arc::clone(&bob);
+        async move { bob.store.enter(&bob.session, &claim("k"), Enter::Wait).await }
+    });
+    until(&server, BLOCKED).await;
+    slow.batch_execute(&format!(
+        "UPDATE leasehold.sessions SET expires = clock_timestamp() + interval '1 hour' \
+         WHERE id = '{}'; COMMIT",
+        alice.session.as_str()
+    ))
+    .await
+    .unwrap();
+    let error = entering.await.unwrap().expect_err("a limit of 7 is in line");
+    assert_eq!(error.kind(), leasehold::ErrorKind::Disagrees, "{error:?}");
+    // And once it has lapsed it does not count.
+    server.psql(&format!(
+        "UPDATE leasehold.sessions SET expires = clock_timestamp() WHERE id = '{}'",
+        alice.session.as_str()
+    ));
+    assert!(matches!(bob.enter(&claim("k")).await, Place::Waiting(_)));
+    assert_eq!(alice.renew(&[]).await, Renewed::Ended, "judged by writing it down");
 }
 
 fn lapsed(node: &Node) -> String {

@@ -1,6 +1,7 @@
 //! The tables make themselves: once, or not at all.
 
 use leasehold::ErrorKind;
+use leasehold::core::{Provided, Record};
 use leasehold::stores::postgres::{SCHEMA_SQL, schema_sql};
 
 use super::*;
@@ -50,6 +51,10 @@ async fn a_role_that_may_not_is_told_what_to_run_and_then_may() {
     fence(&store.enter(&session, &held, Enter::Wait).await.unwrap());
     store.enter(&session, &queued, Enter::Wait).await.unwrap();
     assert_eq!(store.inspect(&held.key).await.unwrap().waiters.len(), 1);
+    assert!(store.amend(&session, &held).await.unwrap());
+    let record = Record::new(b"x", TTL).unwrap();
+    assert!(store.write(&held.key, Provided::Held(&session, &held), &record).await.unwrap());
+    assert!(store.read(&held.key).await.unwrap().written.is_some());
     assert!(store.revoke(&held.key, &held.id).await.unwrap());
     assert_eq!(store.keys("").await.unwrap().len(), 1);
     assert_eq!(
@@ -63,11 +68,11 @@ async fn a_role_that_may_not_is_told_what_to_run_and_then_may() {
 async fn tables_of_a_newer_version_are_left_alone() {
     let server = Server::start();
     Node::new(&server.url()).await;
-    server.psql("UPDATE leasehold.state SET version = 2");
+    server.psql("UPDATE leasehold.state SET version = 3");
     let error = Postgres::new(&server.url()).unwrap().open(&terms(TTL)).await.expect_err("newer");
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("newer schema"), "{error}");
-    assert_eq!(server.psql("SELECT version FROM leasehold.state"), "2");
+    assert_eq!(server.psql("SELECT version FROM leasehold.state"), "3");
 }
 
 #[tokio::test]

@@ -20,8 +20,9 @@
 //! # What it keeps
 //!
 //! In a schema of its own: a row for each session (`sessions`), a row for each claim (`claims`:
-//! who has a `fence` holds, who has none waits), a sequence of fences and one row of `state`. Look
-//! at them with `SELECT * FROM leasehold.claims ORDER BY key, ticket`; deleting a row ends the hold.
+//! who has a `fence` holds, who has none waits), a row for each record (`records`), a sequence of
+//! fences and one row of `state`. Look at them with
+//! `SELECT * FROM leasehold.claims ORDER BY key, ticket`; deleting a row ends the hold.
 //! A handle uses two connections, however many locks it holds. No session advisory locks: those die
 //! with a connection, and come without a fence.
 //!
@@ -33,6 +34,11 @@
 //! GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA leasehold TO app;
 //! GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA leasehold TO app;
 //! ```
+//!
+//! Tables of an earlier version are brought up to date by the first connection of a role that owns
+//! them, or by [`SCHEMA_SQL`] run by hand: what is held stays, and so does who may lock. Processes
+//! with an earlier leasehold go on with the connections that they have, and are refused when they
+//! connect again: update all who use a schema within a short time.
 //!
 //! # What it promises
 //!
@@ -47,6 +53,10 @@
 //! - Fences grow through release, lapse, deletion of rows and a reset of the sequence: with each
 //!   new connection and each new session they are raised to the server's clock in microseconds if
 //!   they are behind it.
+//! - **Records** are read and written in one statement each, and what was written is on the disk (and
+//!   on synchronous standbys) when it is answered. A write under a hold is judged under the key's
+//!   lock: none of a former holder comes after the next grant. Versions are drawn from the fences,
+//!   so they grow through expiry, deletion and the same losses.
 //! - The releasing statement hands over to the next live claim and tells that one process by
 //!   `NOTIFY`; nobody is told when nobody waits. When a connection is lost, every waiter looks again
 //!   over the next one.
@@ -62,7 +72,7 @@
 //!   above.
 //! - **A step of the server's clock** forwards ends leases early, which nobody sees coming; a step
 //!   backwards makes those of dead processes last longer by as much. The fence protects against
-//!   the first.
+//!   the first. Records are kept by the same clock.
 //! - **Behind a transaction pooler** (PgBouncer's `pool_mode = transaction`) nobody can be woken:
 //!   it is noticed, warned of, and waiters ask again every 200 ms. Nothing else changes. The
 //!   limits on lock waits and statements that are otherwise set for the connection are not set

@@ -1,4 +1,5 @@
--- The tables and functions of the lock service, version 1. Safe to run again.
+-- The tables and functions of the lock service, version 2. Safe to run again, also on the tables of
+-- an earlier version: what they hold stays, and so does who may use them.
 --
 -- Run it as the role that shall own them, in the database of the URL. Then let the others in:
 --
@@ -6,10 +7,24 @@
 --   GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA leasehold TO app;
 --   GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA leasehold TO app;
 --
--- The order of locks is: keys (ascending by hash), then the judge's lock, then a session's row.
--- Every function keeps to it, so none of them can wait in a circle.
+-- The order of locks is: keys (ascending by hash), then the judge's lock, then a session's row, then
+-- a record's row. Every function keeps to it, so none of them can wait in a circle.
 
 CREATE SCHEMA IF NOT EXISTS leasehold;
+
+-- The functions of an earlier version would take no notice of what a later one keeps. Locks the row
+-- first, as open() does: what follows locks tables that open() comes to afterwards.
+DO $$
+DECLARE
+    its integer;
+BEGIN
+    IF to_regclass('leasehold.state') IS NOT NULL THEN
+        SELECT version INTO its FROM leasehold.state FOR UPDATE;
+        IF its > 2 THEN
+            RAISE EXCEPTION 'the tables in the schema leasehold are of a newer version';
+        END IF;
+    END IF;
+END $$;
 
 -- One row. A fence is fence_base + nextval(fences): both only grow, so the sum does without a lock
 -- between those who draw fences and those who raise them.
@@ -58,6 +73,41 @@ CREATE TABLE IF NOT EXISTS leasehold.claims (
     autovacuum_vacuum_cost_delay = 0
 );
 CREATE UNIQUE INDEX IF NOT EXISTS claims_line ON leasehold.claims (key, ticket);
+
+-- A few bytes for a key, read as none from kept_until on. Some are written many times a second, so
+-- that has no index; sweep_at, not before it, has one, and seldom changes: the other updates are
+-- heap-only, as those of the sessions are. Versions are drawn from the fences, which never fall back.
+CREATE TABLE IF NOT EXISTS leasehold.records (
+    key text COLLATE "C" PRIMARY KEY,
+    value bytea NOT NULL,
+    version bigint NOT NULL,
+    kept_until timestamptz NOT NULL,
+    sweep_at timestamptz NOT NULL
+) WITH (
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 0,
+    toast.autovacuum_vacuum_scale_factor = 0.0, toast.autovacuum_vacuum_threshold = 5000,
+    toast.autovacuum_vacuum_cost_delay = 0
+);
+CREATE INDEX IF NOT EXISTS records_sweep ON leasehold.records (sweep_at);
+
+-- Who was let in before there were records may keep them: an upgrade asks nobody for a GRANT.
+DO $$
+DECLARE
+    role text;
+BEGIN
+    IF (SELECT relacl FROM pg_class WHERE oid = 'leasehold.records'::regclass) IS NULL THEN
+        FOR role IN
+            SELECT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END
+            FROM pg_class c, aclexplode(c.relacl) a
+            WHERE c.oid = 'leasehold.claims'::regclass AND a.privilege_type = 'INSERT'
+                AND a.grantee <> c.relowner
+        LOOP
+            EXECUTE 'GRANT SELECT, INSERT, UPDATE, DELETE ON leasehold.records TO ' || role;
+        END LOOP;
+    END IF;
+END $$;
 
 -- What must hold for a transaction that grants or ends something.
 CREATE OR REPLACE FUNCTION leasehold.ready() RETURNS void
@@ -165,6 +215,18 @@ BEGIN
     END LOOP;
 END $$;
 
+-- Deletes a few records whose time is over. Never waits, and nothing may be waited for after it:
+-- a writer waits for the rows that it deletes.
+CREATE OR REPLACE FUNCTION leasehold.sweep(few integer) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    at timestamptz := clock_timestamp();
+BEGIN
+    DELETE FROM leasehold.records WHERE key = ANY (ARRAY(
+        SELECT key FROM leasehold.records WHERE sweep_at <= at AND kept_until <= at
+        ORDER BY sweep_at LIMIT few FOR UPDATE SKIP LOCKED));
+END $$;
+
 CREATE OR REPLACE FUNCTION leasehold.open(
     the_session uuid, the_ttl bigint, the_owner text, the_channel text
 ) RETURNS void
@@ -176,6 +238,7 @@ BEGIN
     PERFORM leasehold.reap();
     INSERT INTO leasehold.sessions (id, owner, channel, ttl, expires)
         VALUES (the_session, the_owner, the_channel, span, clock_timestamp() + span);
+    PERFORM leasehold.sweep(64);
 END $$;
 
 -- One UPDATE for the whole session. It waits for a judge that is condemning it, and then finds
@@ -190,6 +253,26 @@ BEGIN
     alive := FOUND;
     lost := ARRAY(SELECT r.id FROM unnest(roll) AS r(id) WHERE NOT EXISTS
         (SELECT FROM leasehold.claims c WHERE c.session = the_session AND c.id = r.id));
+END $$;
+
+-- The first limit in line that a new claim does not share; NULL if all who live share it. The key's
+-- lock must be held.
+CREATE OR REPLACE FUNCTION leasehold.other_limit(the_key text, the_limit bigint) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    c record;
+BEGIN
+    FOR c IN
+        SELECT l.session, l.key_limit, s.expires
+        FROM leasehold.claims l JOIN leasehold.sessions s ON s.id = l.session
+        WHERE l.key = the_key COLLATE "C" AND l.key_limit <> the_limit AND NOT s.dead
+        ORDER BY l.ticket
+    LOOP
+        IF c.expires > clock_timestamp() OR NOT leasehold.condemn(c.session) THEN
+            RETURN c.key_limit;
+        END IF;
+    END LOOP;
+    RETURN NULL;
 END $$;
 
 -- Joins the line, or finds the place in it.
@@ -226,6 +309,13 @@ BEGIN
             DELETE FROM leasehold.claims WHERE session = the_session AND id = the_claim;
         END IF;
     ELSE
+        IF line.taken > 0 THEN
+            key_limit := leasehold.other_limit(the_key, the_limit);
+            IF key_limit IS NOT NULL THEN
+                outcome := 'disagrees';
+                RETURN;
+            END IF;
+        END IF;
         SELECT coalesce(max(c.ticket), 0) + 1 INTO place FROM leasehold.claims c
             WHERE c.key = the_key COLLATE "C";
         IF NOT line.full_up AND line.taken + the_units <= least(line.lowest, the_limit) THEN
@@ -291,6 +381,95 @@ BEGIN
         RETURN 'gone';
     END IF;
     RETURN CASE WHEN was_held THEN 'released' ELSE 'withdrawn' END;
+END $$;
+
+-- Whether a claim holds. The key's lock must be held: until the commit nobody else is granted.
+CREATE OR REPLACE FUNCTION leasehold.holds(the_session uuid, the_claim uuid, the_key text)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- Holders are a prefix of the line, so this judges the session of each of them.
+    PERFORM leasehold.settle(the_key, NULL);
+    RETURN EXISTS (SELECT FROM leasehold.claims WHERE session = the_session AND id = the_claim
+        AND key = the_key COLLATE "C" AND fence IS NOT NULL);
+END $$;
+
+-- Gives a hold another note and fewer units, and grants what then fits.
+CREATE OR REPLACE FUNCTION leasehold.amend(
+    the_session uuid, the_claim uuid, the_key text, the_units bigint, the_note text
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM leasehold.ready();
+    PERFORM pg_advisory_xact_lock(hashtextextended(the_key COLLATE "C", 5641968264518839049));
+    IF NOT leasehold.holds(the_session, the_claim, the_key) THEN
+        RETURN false;
+    END IF;
+    UPDATE leasehold.claims SET note = the_note, units = least(units, the_units)
+        WHERE session = the_session AND id = the_claim;
+    PERFORM leasehold.settle(the_key, NULL);
+    RETURN true;
+END $$;
+
+-- The record of a key, and the clock in microseconds since 1970. Always one row.
+CREATE OR REPLACE FUNCTION leasehold.read(
+    the_key text, OUT at bigint, OUT value bytea, OUT version bigint
+) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    kept record;
+    now timestamptz;
+BEGIN
+    SELECT r.value, r.version, r.kept_until INTO kept FROM leasehold.records r
+        WHERE r.key = the_key COLLATE "C";
+    -- After that, so that it is not before the time at which the last writer read.
+    now := clock_timestamp();
+    at := extract(epoch FROM now) * 1000000;
+    IF kept.kept_until > now THEN
+        value := kept.value;
+        version := kept.version;
+    END IF;
+END $$;
+
+-- Writes the record of a key if the claim holds it; without a claim, if the version is the expected
+-- one, and with NULL for that if there is no record.
+CREATE OR REPLACE FUNCTION leasehold.write(
+    the_key text, the_value bytea, keep bigint, expected bigint, the_session uuid, the_claim uuid
+) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    -- A fourth of the time: a record that is written all the time changes it rarely.
+    coarse bigint := greatest(60000000, keep / 4);
+    at timestamptz;
+    last record;
+    is_new boolean;
+    until timestamptz;
+BEGIN
+    PERFORM leasehold.ready();
+    PERFORM pg_advisory_xact_lock(hashtextextended(the_key COLLATE "C", 5641968264518839049));
+    -- After the wait for the lock, so that this sees what its last owner wrote, and when.
+    at := clock_timestamp();
+    SELECT r.version, r.kept_until > at AS stands INTO last FROM leasehold.records r
+        WHERE r.key = the_key COLLATE "C";
+    is_new := NOT FOUND;
+    IF the_claim IS NOT NULL THEN
+        IF NOT leasehold.holds(the_session, the_claim, the_key) THEN
+            RETURN false;
+        END IF;
+    ELSIF (CASE WHEN last.stands THEN last.version END) IS DISTINCT FROM expected THEN
+        RETURN false;
+    END IF;
+    until := clock_timestamp() + keep * interval '1 microsecond';
+    INSERT INTO leasehold.records AS r VALUES (
+        the_key, the_value,
+        (SELECT fence_base + nextval('leasehold.fences') FROM leasehold.state), until,
+        to_timestamp(ceil(extract(epoch FROM until) * 1000000 / coarse) * coarse / 1000000)
+    ) ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version,
+        kept_until = excluded.kept_until, sweep_at = excluded.sweep_at;
+    IF is_new THEN
+        -- Whoever adds one clears away more than one.
+        PERFORM leasehold.sweep(4);
+    END IF;
+    RETURN true;
 END $$;
 
 -- Ends somebody's claim by force, and tells its owner.
@@ -369,4 +548,5 @@ BEGIN
     RETURN false;
 END $$;
 
-INSERT INTO leasehold.state (version, fence_base) VALUES (1, 0) ON CONFLICT DO NOTHING;
+INSERT INTO leasehold.state (version, fence_base) VALUES (2, 0)
+    ON CONFLICT (one) DO UPDATE SET version = excluded.version WHERE state.version < excluded.version;

@@ -13,7 +13,7 @@ use leasehold_core::{
 
 use super::config::Config;
 use super::examine;
-use super::wire::{Entered, Failure, POLL, Wire};
+use super::wire::{Entered, Failure, POLL, Wire, uuid};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
@@ -95,6 +95,7 @@ impl Postgres {
             Entered::Ended => Err(self.session_ended(&claim.key)),
             Entered::Held(fence) => Ok(Place::Held(fence)),
             Entered::Refused(ahead) => Ok(Place::Refused(ahead)),
+            Entered::Disagrees(limit) => Err(Error::disagrees(claim, limit).at(self)),
             Entered::Waiting(ahead, lapse) => {
                 let stagger = STAGGER * ahead.rank.unwrap_or_default().min(1000);
                 let look = clock::now() + lapse + stagger.min(STAGGER_CAP);
@@ -107,18 +108,13 @@ impl Postgres {
     }
 }
 
-/// The name of a session in the database; `None` for one that was never opened here.
-fn uuid(session: &SessionId) -> Option<ClaimId> {
-    ClaimId::from_hex(session.as_str())
-}
-
 impl Store for Postgres {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
             min_ttl: MIN_TTL,
             line: true,
             counting: true,
-            records: false,
+            records: true,
             lease: LeaseScope::Session,
             renew_batch: RENEW_BATCH,
             recheck: if self.wire.polls() { POLL } else { RECHECK },
@@ -232,29 +228,35 @@ impl Store for Postgres {
 
     fn amend<'a>(
         &'a self,
-        _session: &'a SessionId,
+        session: &'a SessionId,
         claim: &'a Claim,
     ) -> BoxFuture<'a, Result<bool>> {
-        let detail = "this store cannot amend a hold";
-        let error = Error::new(ErrorKind::Unsupported, "amend the hold of", detail);
-        futures::future::ready(Err(error.at(self).about(&claim.key))).boxed()
+        async move {
+            let Some(id) = uuid(session) else {
+                return Ok(false);
+            };
+            let amended = self.wire.amend(id, claim).await;
+            amended.map_err(self.failed_on("amend the hold of", &claim.key))
+        }
+        .boxed()
     }
 
     fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
-        let detail = "this store keeps no records";
-        let error = Error::new(ErrorKind::Unsupported, "read the record of", detail);
-        futures::future::ready(Err(error.at(self).about(key))).boxed()
+        async move { self.wire.read(key).await.map_err(self.failed_on("read the record of", key)) }
+            .boxed()
     }
 
     fn write<'a>(
         &'a self,
         key: &'a Key,
-        _provided: Provided<'a>,
-        _record: &'a Record,
+        provided: Provided<'a>,
+        record: &'a Record,
     ) -> BoxFuture<'a, Result<bool>> {
-        let detail = "this store keeps no records";
-        let error = Error::new(ErrorKind::Unsupported, "write the record of", detail);
-        futures::future::ready(Err(error.at(self).about(key))).boxed()
+        async move {
+            let written = self.wire.write(key, provided, record).await;
+            written.map_err(self.failed_on("write the record of", key))
+        }
+        .boxed()
     }
 
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {

@@ -17,6 +17,12 @@
 //!   wall clock was not set back together with one of these.
 //! - **Time** is `CLOCK_BOOTTIME`, which all processes share, which counts sleep, and which no
 //!   clock setting moves. A boot ends all leases: no process survives it.
+//! - **Records** outlive processes and boots. Within a boot no clock setting moves the end of their
+//!   time; over a boot the wall clock measures it. What is written under a hold is on the disk when
+//!   it is answered. Versions are drawn from the counter of the fences, and grow over the same.
+//!
+//! A file of an earlier layout is brought up to date by whoever opens it. Processes with an earlier
+//! leasehold that have it open go on; they are told to update when they open it again.
 //!
 //! # What it does not promise
 //!
@@ -25,6 +31,8 @@
 //!   so by an error, which may come too late.
 //! - **A process stopped in the middle of a transaction** (some microseconds long) keeps the file
 //!   locked: the others fail with [`Unavailable`](crate::ErrorKind::Unavailable) after 5 s.
+//! - **A loss of power may take back** the last record writes that were not made under a hold: they
+//!   reach the disk some time after they are answered. The end of a process takes nothing back.
 //! - **Removing the file while it is in use** starts another one. Who holds in the removed one
 //!   learns it at the next request, so at the next renewal.
 //! - **Protection from other users** is that of the file's mode. Whoever may write to the file may
@@ -56,7 +64,7 @@ const GUARANTEES: Guarantees = Guarantees {
     min_ttl: Timing::MIN_TTL,
     line: true,
     counting: true,
-    records: false,
+    records: true,
     lease: LeaseScope::Session,
     renew_batch: usize::MAX,
     recheck: Duration::from_secs(1),

@@ -70,13 +70,16 @@ impl Sqlite {
         key: Option<&Key>,
         work: impl FnOnce(&mut Wire, i64) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T> {
-        self.shared.writer.send(work).await.map_err(|trouble| {
-            let error = trouble.during(attempt).at(self);
-            match key {
-                Some(key) => error.about(key),
-                None => error,
-            }
-        })
+        let answer = self.shared.writer.send(work).await;
+        answer.map_err(|trouble| self.failed(attempt, key, trouble))
+    }
+
+    fn failed(&self, attempt: &'static str, key: Option<&Key>, trouble: Trouble) -> Error {
+        let error = trouble.during(attempt).at(self);
+        match key {
+            Some(key) => error.about(key),
+            None => error,
+        }
     }
 
     /// A descriptor for another process that has to end before the holds of this handle may: as
@@ -125,6 +128,7 @@ impl Sqlite {
         let entered = self.run(attempt, Some(&claim.key), work).await?;
         let (entered, told, directory) = entered.map_err(|refusal| {
             let (kind, detail) = match refusal {
+                Refusal::Disagrees { limit } => return Error::disagrees(claim, limit).at(self),
                 Refusal::NoSession => {
                     (ErrorKind::SessionEnded, "the session lapsed; open a new one")
                 }
@@ -253,29 +257,57 @@ impl Store for Sqlite {
 
     fn amend<'a>(
         &'a self,
-        _session: &'a SessionId,
+        session: &'a SessionId,
         claim: &'a Claim,
     ) -> BoxFuture<'a, Result<bool>> {
-        let detail = "this store cannot amend a hold";
-        let error = Error::new(ErrorKind::Unsupported, "amend the hold of", detail);
-        futures::future::ready(Err(error.at(self).about(&claim.key))).boxed()
+        async move {
+            let (id, amended) = (session.clone(), claim.clone());
+            let work = move |wire: &mut Wire, now| wire.amend(now, &id, &amended);
+            self.run("amend the hold of", Some(&claim.key), work).await
+        }
+        .boxed()
     }
 
     fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
-        let detail = "this store keeps no records";
-        let error = Error::new(ErrorKind::Unsupported, "read the record of", detail);
-        futures::future::ready(Err(error.at(self).about(key))).boxed()
+        async move {
+            let name = key.clone();
+            let work = move |wire: &mut Wire, now| {
+                Ok(Reading { written: wire.read(now, &name)?, at: Some(clock::wall()) })
+            };
+            self.run("read the record of", Some(key), work).await
+        }
+        .boxed()
     }
 
     fn write<'a>(
         &'a self,
         key: &'a Key,
-        _provided: Provided<'a>,
-        _record: &'a Record,
+        provided: Provided<'a>,
+        record: &'a Record,
     ) -> BoxFuture<'a, Result<bool>> {
-        let detail = "this store keeps no records";
-        let error = Error::new(ErrorKind::Unsupported, "write the record of", detail);
-        futures::future::ready(Err(error.at(self).about(key))).boxed()
+        async move {
+            let (name, record) = (key.clone(), record.clone());
+            let writer = &self.shared.writer;
+            let written = match provided {
+                Provided::Unchanged(version) => {
+                    let provided = Provided::Unchanged(version);
+                    let work = move |wire: &mut Wire, now| {
+                        wire.write(now, clock::wall(), &name, provided, &record)
+                    };
+                    writer.send(work).await
+                }
+                Provided::Held(session, claim) => {
+                    let (id, claim) = (session.clone(), claim.clone());
+                    let work = move |wire: &mut Wire, now| {
+                        let provided = Provided::Held(&id, &claim);
+                        wire.write(now, clock::wall(), &name, provided, &record)
+                    };
+                    writer.send_lasting(work).await
+                }
+            };
+            written.map_err(|trouble| self.failed("write the record of", Some(key), trouble))
+        }
+        .boxed()
     }
 
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {

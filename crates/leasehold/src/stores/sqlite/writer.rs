@@ -41,8 +41,24 @@ impl Writer {
         &self,
         work: impl FnOnce(&mut Wire, i64) -> Result<T, Trouble> + Send + 'static,
     ) -> BoxFuture<'static, Result<T, Trouble>> {
+        self.enqueue_call(work, false)
+    }
+
+    /// The same for what has to outlast a loss of power: it is on the disk when it is answered.
+    pub(super) fn send_lasting<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Wire, i64) -> Result<T, Trouble> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, Trouble>> {
+        self.enqueue_call(work, true)
+    }
+
+    fn enqueue_call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Wire, i64) -> Result<T, Trouble> + Send + 'static,
+        lasting: bool,
+    ) -> BoxFuture<'static, Result<T, Trouble>> {
         let (reply, answer) = oneshot::channel();
-        let command = Call { work: Some(work), outcome: None, reply };
+        let command = Call { work: Some(work), lasting, outcome: None, reply };
         let sent = self.enqueue(Box::new(command));
         async move {
             sent?;
@@ -93,11 +109,13 @@ impl Writer {
 /// A piece of work within a transaction, and its answer once that is committed.
 trait Command: Send {
     fn run(&mut self, wire: &mut Wire, now: i64) -> Result<(), Trouble>;
+    fn is_lasting(&self) -> bool;
     fn answer(self: Box<Self>, committed: Result<(), Trouble>);
 }
 
 struct Call<F, T> {
     work: Option<F>,
+    lasting: bool,
     outcome: Option<T>,
     reply: oneshot::Sender<Result<T, Trouble>>,
 }
@@ -112,6 +130,10 @@ where
             self.outcome = Some(work(wire, now)?);
         }
         Ok(())
+    }
+
+    fn is_lasting(&self) -> bool {
+        self.lasting
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Trouble>) {
@@ -184,7 +206,7 @@ impl Keeper {
         let Some(wire) = &mut self.wire else {
             return Ok(());
         };
-        wire.begin()?;
+        wire.begin(batch.iter().any(|command| command.is_lasting()))?;
         for command in batch {
             let now = wire.now();
             if let Err(trouble) = command.run(wire, now) {
@@ -204,7 +226,7 @@ impl Keeper {
         if !wire.has_own_sessions() {
             return;
         }
-        let ended = wire.begin().and_then(|()| {
+        let ended = wire.begin(false).and_then(|()| {
             let now = wire.now();
             wire.end_own_sessions(now).inspect_err(|_| wire.roll_back())?;
             wire.commit(&self.mailbox)

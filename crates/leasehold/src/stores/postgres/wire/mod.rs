@@ -3,6 +3,7 @@
 mod facts;
 mod lane;
 mod link;
+mod records;
 mod refusal;
 mod setup;
 mod tls;
@@ -11,7 +12,9 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold_core::{Ahead, Claim, ClaimId, Enter, Fence, Key, Left, Note, Party, Renewed, Terms};
+use leasehold_core::{
+    Ahead, Claim, ClaimId, Enter, Fence, Key, Left, Note, Party, Renewed, SessionId, Terms,
+};
 use tokio_postgres::Row;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type};
@@ -26,6 +29,9 @@ pub(super) use refusal::Failure;
 /// How often a waiter asks again where nobody can wake it.
 pub(super) const POLL: Duration = Duration::from_millis(200);
 
+/// Where a row of `enter` has the limit.
+const LIMIT: usize = 11;
+
 /// What `enter` answered.
 #[derive(Debug)]
 pub(super) enum Entered {
@@ -35,6 +41,8 @@ pub(super) enum Entered {
     /// In line, and how long until the first hold lapses unless it is renewed.
     Waiting(Ahead, Duration),
     Refused(Ahead),
+    /// Somebody in line sees this limit.
+    Disagrees(u32),
 }
 
 /// The statements of a store handle, and its connections.
@@ -51,6 +59,9 @@ struct Sql {
     clear: String,
     enter: String,
     leave: String,
+    amend: String,
+    read: String,
+    write: String,
     revoke: String,
     inspect: String,
     keys: String,
@@ -69,6 +80,9 @@ impl Sql {
                  FROM {schema}.enter($1, $2, $3, $4, $5, $6, $7)"
             ),
             leave: format!("SELECT {schema}.leave($1, $2, $3)"),
+            amend: format!("SELECT {schema}.amend($1, $2, $3, $4, $5)"),
+            read: format!("SELECT at, value, version FROM {schema}.read($1)"),
+            write: format!("SELECT {schema}.write($1, $2, $3, $4, $5, $6)"),
             revoke: format!("SELECT {schema}.revoke($1, $2)"),
             inspect: format!("SELECT id, {party} FROM {schema}.inspect($1)"),
             // Bytewise order; the lower bound is what the index can use.
@@ -170,6 +184,7 @@ impl Wire {
             "held" => Ok(Entered::Held(fence(get(&row, 1)?)?)),
             "waiting" => Ok(Entered::Waiting(ahead(&row)?, micros(get(&row, 3)?))),
             "refused" => Ok(Entered::Refused(ahead(&row)?)),
+            "disagrees" => Ok(Entered::Disagrees(count(&row, LIMIT)?)),
             _ => Err(Failure::nonsense()),
         }
     }
@@ -186,6 +201,20 @@ impl Wire {
             "gone" => Ok(Left::Gone),
             _ => Err(Failure::nonsense()),
         }
+    }
+
+    pub(super) async fn amend(&self, session: ClaimId, claim: &Claim) -> Answer<bool> {
+        let link = self.dialer.link().await?;
+        let (key, note, units) =
+            (claim.key.as_str(), claim.note.as_str(), i64::from(claim.units()));
+        let params: [Param<'_>; 5] = [
+            (&Id(session), Type::UUID),
+            (&Id(claim.id), Type::UUID),
+            (&key, Type::TEXT),
+            (&units, Type::INT8),
+            (&note, Type::TEXT),
+        ];
+        get(&self.one(&link.claims, &self.sql.amend, &params).await?, 0)
     }
 
     pub(super) async fn revoke(&self, key: &Key, claim: ClaimId) -> Answer<bool> {
@@ -231,7 +260,6 @@ fn ahead(row: &Row) -> Answer<Ahead> {
 /// A holder or a waiter, from the eight columns that begin at `at`.
 fn party(row: &Row, at: usize) -> Answer<Party> {
     let Id(claim) = get(row, at)?;
-    let units = |at| Ok::<u32, Failure>(u32::try_from(get::<i64>(row, at)?).unwrap_or(u32::MAX));
     let note = |at| Note::new(get(row, at)?).map_err(|_| Failure::nonsense());
     Ok(Party {
         claim: Some(claim),
@@ -240,9 +268,13 @@ fn party(row: &Row, at: usize) -> Answer<Party> {
         fence: get::<Option<i64>>(row, at + 3)?.map(fence).transpose()?,
         age: Some(micros(get(row, at + 4)?)),
         left: Some(micros(get(row, at + 5)?)),
-        units: units(at + 6)?,
-        limit: units(at + 7)?,
+        units: count(row, at + 6)?,
+        limit: count(row, at + 7)?,
     })
+}
+
+fn count(row: &Row, at: usize) -> Answer<u32> {
+    Ok(u32::try_from(get::<i64>(row, at)?).unwrap_or(u32::MAX))
 }
 
 fn fence(number: i64) -> Answer<Fence> {
@@ -255,6 +287,11 @@ fn micros(number: Option<i64>) -> Duration {
 
 fn get<'a, T: FromSql<'a>>(row: &'a Row, at: usize) -> Answer<T> {
     row.try_get(at).map_err(|_| Failure::nonsense())
+}
+
+/// The name of a session in the database; `None` for one that was never opened here.
+pub(super) fn uuid(session: &SessionId) -> Option<ClaimId> {
+    ClaimId::from_hex(session.as_str())
 }
 
 /// An id as PostgreSQL's `uuid`: 16 bytes. Its `Debug` shows nothing.

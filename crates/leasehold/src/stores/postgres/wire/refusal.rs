@@ -37,6 +37,11 @@ impl Failure {
         Self { kind, detail: detail.into(), doubtful: false, broken: false, reason: None }
     }
 
+    /// The same failure, better explained by who knows what was attempted.
+    pub(super) fn detailed(self, detail: String) -> Self {
+        Self { detail, ..self }
+    }
+
     /// No answer came in time.
     pub(super) fn silent(detail: String) -> Self {
         Self { doubtful: true, broken: true, ..Self::new(ErrorKind::Unavailable, detail) }

@@ -14,7 +14,7 @@ use super::refusal::Failure;
 use crate::error::ErrorKind;
 
 /// The version of the tables that this build reads and writes.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 /// The oldest server that has every function used, as `server_version_num` counts.
 const OLDEST: i32 = 120_000;
 /// How long a message to ourselves may take before nobody can listen here.
@@ -87,13 +87,17 @@ async fn backend(lane: &Lane) -> Result<i32, Failure> {
     rows.first().and_then(|row| row.try_get(0).ok()).ok_or_else(nonsense)
 }
 
-/// Makes the tables if they are not there: once, however many come at the same time.
+/// Makes the tables if they are not there, and brings those of an earlier version up to date, under
+/// a lock: however many come at the same time.
 async fn prepare_schema(config: &Config, lane: &Lane) -> Result<(), Failure> {
     let schema = config.schema.as_str();
     let mut found = version(schema, lane).await?;
-    if found.is_none() {
+    if matches!(found, None | Some(1..VERSION)) {
         let create = format!("SELECT pg_advisory_xact_lock({SCHEMA_LOCK}); {}", schema_sql(schema));
-        lane.run(schema, &create).await?;
+        lane.run(schema, &create).await.map_err(|failure| match (failure.kind, found) {
+            (ErrorKind::Denied, Some(older)) => failure.detailed(outdated(schema, older)),
+            _ => failure,
+        })?;
         found = version(schema, lane).await?;
     }
     match found {
@@ -117,6 +121,14 @@ async fn prepare_schema(config: &Config, lane: &Lane) -> Result<(), Failure> {
     // A new connection may be to another server, one that lost the last commits.
     lane.ask(schema, &format!("SELECT {schema}.raise_fences()::text"), &[]).await?;
     Ok(())
+}
+
+fn outdated(schema: &str, older: i32) -> String {
+    format!(
+        "the tables in the schema {schema} are of version {older}, and this leasehold needs version \
+         {VERSION}. Let their owner run the SQL of leasehold::stores::postgres::SCHEMA_SQL once (or \
+         connect once as that role); what is held stays, and so does who may lock"
+    )
 }
 
 async fn version(schema: &str, lane: &Lane) -> Result<Option<i32>, Failure> {

@@ -6,6 +6,7 @@
 mod fence;
 mod line;
 mod operations;
+mod records;
 mod schema;
 
 #[cfg(test)]
@@ -39,6 +40,9 @@ pub(super) struct Facts {
     pub(super) page_size: u64,
 }
 
+const SYNCED: &str = "PRAGMA synchronous = FULL";
+const UNSYNCED: &str = "PRAGMA synchronous = NORMAL";
+
 /// An open database, and this handle's part in it.
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -49,6 +53,8 @@ pub(super) struct Wire {
     floor: i64,
     /// Whether the file was found to be of this boot.
     adopted: bool,
+    /// Whether this transaction has to be on the disk when it is committed.
+    lasting: bool,
     counter: Counter,
     /// The counter as the file has it.
     written: Counter,
@@ -79,6 +85,7 @@ impl Wire {
             boot,
             floor,
             adopted: false,
+            lasting: false,
             counter: Counter::default(),
             written: Counter::default(),
             directory,
@@ -105,14 +112,20 @@ impl Wire {
         self.boot.now()
     }
 
-    /// Takes the write lock. When it is not taken nothing was done.
-    pub(super) fn begin(&mut self) -> Result<(), Trouble> {
+    /// Takes the write lock. When it is not taken nothing was done. What is to be `lasting` is on
+    /// the disk after the commit; the rest gets there soon.
+    pub(super) fn begin(&mut self, lasting: bool) -> Result<(), Trouble> {
         if !self.place.is_still_there() {
             return Err(Trouble::new(
                 ErrorKind::Unavailable,
                 "the file was removed or replaced while it was in use, so its locks exclude nobody \
                  any more; it is opened anew with the next request",
             ));
+        }
+        if lasting != self.lasting {
+            // May not be changed within a transaction.
+            self.batch(if lasting { SYNCED } else { UNSYNCED })?;
+            self.lasting = lasting;
         }
         self.run("BEGIN IMMEDIATE", [])?;
         let ready = self.check_in();
@@ -147,16 +160,19 @@ impl Wire {
     /// Reserves fences by a synced commit, and clears away what another boot left: all its
     /// processes are dead, and its times mean nothing.
     fn reserve(&mut self) -> Result<(), Trouble> {
-        // May not be changed within a transaction. If what follows fails it stays, and is safe.
-        self.batch("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")?;
+        // If what follows fails it stays, and is safe.
+        self.batch(SYNCED)?;
+        self.run("BEGIN IMMEDIATE", [])?;
         self.check_that_commits_are_synced()?;
         let mut counter = self.read_counter()?;
         if counter.boot != self.boot.id() {
             self.batch("DELETE FROM claims; DELETE FROM sessions")?;
+            self.carry_records_over()?;
         }
         counter.reserve(self.floor, self.boot.id())?;
         self.write_counter(&counter)?;
-        self.batch("COMMIT; PRAGMA synchronous = NORMAL")
+        self.run("COMMIT", [])?;
+        self.batch(if self.lasting { SYNCED } else { UNSYNCED })
     }
 
     /// `SQLite` ignores the setting where it does not suit it, and says nothing.

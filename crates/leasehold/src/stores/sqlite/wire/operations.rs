@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use leasehold_core::line::disagreement;
 use leasehold_core::{
     Ahead, Claim, ClaimId, Enter, Key, Left, Line, Note, Place, Renewed, SessionId, Terms,
 };
@@ -14,7 +15,7 @@ use crate::stores::sqlite::peers::Life;
 use crate::stores::sqlite::trouble::Trouble;
 use crate::stores::sqlite::wake::News;
 
-/// How many dead sessions an opener clears away.
+/// How many dead sessions an opener clears away, and how many records whose time is over.
 const SWEEP: i64 = 16;
 
 /// Why a claim may not enter.
@@ -24,6 +25,13 @@ pub(in super::super) enum Refusal {
     NoSession,
     /// Another session has a claim of this id on this key.
     NotYours,
+    /// Somebody in line sees another limit.
+    Disagrees { limit: u32 },
+}
+
+/// The limit in line that a new claim does not share.
+fn other_limit(line: &[Entry], claim: &Claim) -> Option<u32> {
+    disagreement(line.iter().map(|entry| entry.share), claim.limit())
 }
 
 /// Where a claim stands, and what a waiting one has to look out for.
@@ -136,7 +144,16 @@ impl Wire {
         let key = &claim.key;
         let mut line = self.read_line(key)?;
         match line.iter().find(|entry| entry.id == claim.id) {
-            None => self.append(now, claim, id, &mut line, &lease)?,
+            None => {
+                if other_limit(&line, claim).is_some() {
+                    // Perhaps only the dead see another one.
+                    line = self.settle(now, key, line, Probe::All, |_| false)?;
+                }
+                if let Some(limit) = other_limit(&line, claim) {
+                    return Ok(Err(Refusal::Disagrees { limit }));
+                }
+                self.append(now, claim, id, &mut line, &lease)?;
+            }
             Some(entry) if entry.session == *id => {}
             Some(_) => return Ok(Err(Refusal::NotYours)),
         }
@@ -236,6 +253,46 @@ impl Wire {
         Ok(left)
     }
 
+    pub(in super::super) fn amend(
+        &mut self,
+        now: i64,
+        id: &SessionId,
+        claim: &Claim,
+    ) -> Result<bool, Trouble> {
+        let key = &claim.key;
+        let Some(mut line) = self.held_line(now, id, key, &claim.id)? else {
+            return Ok(false);
+        };
+        for entry in line.iter_mut().filter(|entry| entry.id == claim.id) {
+            entry.share.units = entry.share.units.min(claim.units());
+            self.run(
+                "UPDATE claims SET note = ?3, units = ?4 WHERE key = ?1 AND ticket = ?2",
+                params![key.as_str(), entry.ticket, claim.note.as_str(), entry.share.units],
+            )?;
+        }
+        self.settle(now, key, line, Probe::Front, |_| false)?;
+        Ok(true)
+    }
+
+    /// The line of a claim of the session that holds `key`; `None` if it does not (any more).
+    pub(super) fn held_line(
+        &mut self,
+        now: i64,
+        id: &SessionId,
+        key: &Key,
+        claim: &ClaimId,
+    ) -> Result<Option<Vec<Entry>>, Trouble> {
+        if self.lease(id)?.is_none_or(|lease| lease.expires <= now) {
+            self.end_session(now, id)?;
+            return Ok(None);
+        }
+        let line = self.read_line(key)?;
+        let line = self.settle(now, key, line, Probe::Front, |_| false)?;
+        let ours = |entry: &Entry| entry.id == *claim && entry.session == *id;
+        let held = line.iter().any(|entry| ours(entry) && entry.fence.is_some());
+        Ok(held.then_some(line))
+    }
+
     pub(in super::super) fn revoke(
         &mut self,
         now: i64,
@@ -331,7 +388,7 @@ impl Wire {
         for id in lapsed {
             self.end_session(now, &SessionId::new(&id))?;
         }
-        Ok(())
+        self.sweep_records(now, SWEEP)
     }
 
     /// Ends the sessions that end with this handle.

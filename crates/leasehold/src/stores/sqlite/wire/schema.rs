@@ -19,11 +19,15 @@ use crate::stores::sqlite::trouble::Trouble;
 const APPLICATION: i32 = 0x6c68_6c64;
 
 /// The layout that this version writes.
-const VERSION: i32 = 1;
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "a few")]
+const VERSION: i32 = LAYOUTS.len() as i32;
+
+/// What each version of the layout added to the one before it: a file goes through those that it
+/// has not seen. Times are nanoseconds on the machine's clock since its boot.
+const LAYOUTS: [&str; 2] = [LINES, RECORDS];
 
 /// Claims are kept in the order of their keys and tickets, which is the order of the lines.
-/// Times are nanoseconds on the machine's clock since its boot.
-const LAYOUT: &str = "
+const LINES: &str = "
 CREATE TABLE counter (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     last INTEGER NOT NULL,
@@ -55,6 +59,19 @@ CREATE INDEX claims_of_session ON claims (session, id);
 INSERT INTO counter VALUES (1, 0, 0, '');
 ";
 
+/// Versions are drawn from the counter. `until` is a time of this boot; `lasts`, in microseconds
+/// since 1970, says the same for the next one.
+const RECORDS: &str = "
+CREATE TABLE records (
+    key TEXT PRIMARY KEY,
+    value BLOB NOT NULL,
+    version INTEGER NOT NULL,
+    until INTEGER NOT NULL,
+    lasts INTEGER NOT NULL
+);
+CREATE INDEX records_until ON records (until);
+";
+
 /// Commits go to the WAL without a sync; a checkpoint syncs. The WAL stays small because the first
 /// opener after the last one left reads all of it.
 const SETTINGS: &str = "
@@ -66,7 +83,7 @@ PRAGMA journal_size_limit = 1048576;
 /// How long a writer waits for others before it gives up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Opens the database, and lays it out if it is empty.
+/// Opens the database, lays it out if it is empty, and brings an earlier layout up to date.
 pub(super) fn open(place: &Place) -> Result<Connection, Trouble> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(&place.path, flags).map_err(trouble_of)?;
@@ -76,7 +93,7 @@ pub(super) fn open(place: &Place) -> Result<Connection, Trouble> {
     // Or the last one to leave would sync, and the next one start a new WAL.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(trouble_of)?;
     refuse_read_only(&conn, &place.path)?;
-    if version(&conn, &place.path)? == 0 {
+    if version(&conn, &place.path)? < VERSION {
         lay_out(&mut conn, &place.path)?;
     }
     conn.execute_batch(SETTINGS).map_err(trouble_of)?;
@@ -189,12 +206,13 @@ fn try_lay_out(conn: &mut Connection, path: &Path) -> Result<(), Failed> {
     }
     conn.execute_batch("PRAGMA synchronous = FULL")?;
     let transaction = conn.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    if version(&transaction, path).map_err(Failed::Refused)? == 0 {
-        transaction.execute_batch(LAYOUT)?;
-        transaction.execute_batch(&format!(
-            "PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"
-        ))?;
+    let found = version(&transaction, path).map_err(Failed::Refused)?;
+    for addition in LAYOUTS.iter().skip(usize::try_from(found).unwrap_or_default()) {
+        transaction.execute_batch(addition)?;
     }
+    transaction.execute_batch(&format!(
+        "PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION};"
+    ))?;
     transaction.commit()?;
     Ok(())
 }

@@ -1,0 +1,372 @@
+-- The tables and functions of the lock service, version 1. Safe to run again.
+--
+-- Run it as the role that shall own them, in the database of the URL. Then let the others in:
+--
+--   GRANT USAGE ON SCHEMA leasehold TO app;
+--   GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA leasehold TO app;
+--   GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA leasehold TO app;
+--
+-- The order of locks is: keys (ascending by hash), then the judge's lock, then a session's row.
+-- Every function keeps to it, so none of them can wait in a circle.
+
+CREATE SCHEMA IF NOT EXISTS leasehold;
+
+-- One row. A fence is fence_base + nextval(fences): both only grow, so the sum does without a lock
+-- between those who draw fences and those who raise them.
+CREATE TABLE IF NOT EXISTS leasehold.state (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    version integer NOT NULL,
+    fence_base bigint NOT NULL
+) WITH (fillfactor = 10);
+
+-- CACHE 1: a backend that kept numbers back would grant them out of order.
+CREATE SEQUENCE IF NOT EXISTS leasehold.fences AS bigint CACHE 1 NO CYCLE;
+
+-- Renewed in place. No index on expires, so that a renewal is a heap-only update: it needs no
+-- vacuum, the next visit of the page cleans up.
+CREATE TABLE IF NOT EXISTS leasehold.sessions (
+    id uuid PRIMARY KEY,
+    owner text NOT NULL,
+    channel text NOT NULL,
+    ttl interval NOT NULL,
+    expires timestamptz NOT NULL,
+    dead boolean NOT NULL DEFAULT false
+) WITH (
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 500,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+-- A line is the claims of one key by ticket. Those with a fence hold: a prefix of the line.
+CREATE TABLE IF NOT EXISTS leasehold.claims (
+    session uuid NOT NULL,
+    id uuid NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    ticket bigint NOT NULL,
+    units bigint NOT NULL,
+    key_limit bigint NOT NULL,
+    note text NOT NULL,
+    entered timestamptz NOT NULL,
+    fence bigint,
+    granted timestamptz,
+    PRIMARY KEY (session, id)
+) WITH (
+    fillfactor = 70,
+    autovacuum_vacuum_scale_factor = 0.0, autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_insert_scale_factor = 0.0, autovacuum_vacuum_insert_threshold = 10000,
+    autovacuum_analyze_scale_factor = 0.0, autovacuum_analyze_threshold = 5000,
+    autovacuum_vacuum_cost_delay = 0
+);
+CREATE UNIQUE INDEX IF NOT EXISTS claims_line ON leasehold.claims (key, ticket);
+
+-- What must hold for a transaction that grants or ends something.
+CREATE OR REPLACE FUNCTION leasehold.ready() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- A snapshot of the whole transaction would be older than the wait for the key's lock.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION USING ERRCODE = '25001', MESSAGE =
+            'the isolation level must be READ COMMITTED: reset default_transaction_isolation';
+    END IF;
+    -- A grant that a crash of the server may forget is none. Lasts to the end of the transaction.
+    IF current_setting('synchronous_commit') NOT IN ('on', 'remote_apply') THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
+END $$;
+
+-- Whether a session that looked lapsed is: judged by writing, because a renewal may be committing
+-- at this moment. One judge at a time, so that two that judge many sessions cannot cross.
+CREATE OR REPLACE FUNCTION leasehold.condemn(the_session uuid) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(7811887145421309283);
+    UPDATE leasehold.sessions SET dead = true
+        WHERE id = the_session AND NOT dead AND expires <= clock_timestamp();
+    IF FOUND THEN
+        RETURN true;
+    END IF;
+    RETURN NOT EXISTS (SELECT FROM leasehold.sessions WHERE id = the_session AND NOT dead);
+END $$;
+
+-- The one rule: drops the dead from the head of the line, grants what now fits, and tells whom it
+-- granted. The key's lock must be held. `full`: somebody alive is left who does not fit.
+CREATE OR REPLACE FUNCTION leasehold.settle(
+    the_key text, me uuid,
+    OUT taken bigint, OUT lowest bigint, OUT lapse timestamptz, OUT full_up boolean
+) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    c record;
+    drawn bigint;
+BEGIN
+    taken := 0;
+    lowest := 4294967295;
+    full_up := false;
+    FOR c IN
+        SELECT l.session, l.id, l.units, l.key_limit, l.fence, s.dead, s.expires, s.channel
+        FROM leasehold.claims l LEFT JOIN leasehold.sessions s ON s.id = l.session
+        WHERE l.key = the_key COLLATE "C" ORDER BY l.ticket
+    LOOP
+        -- No row of a session: it was closed.
+        IF c.dead IS DISTINCT FROM false
+            OR (c.expires <= clock_timestamp() AND leasehold.condemn(c.session))
+        THEN
+            DELETE FROM leasehold.claims WHERE session = c.session AND id = c.id;
+            CONTINUE;
+        END IF;
+        IF taken + c.units > least(lowest, c.key_limit) THEN
+            full_up := true;
+            EXIT;
+        END IF;
+        taken := taken + c.units;
+        lowest := least(lowest, c.key_limit);
+        lapse := least(lapse, c.expires);
+        IF c.fence IS NULL THEN
+            UPDATE leasehold.claims SET granted = clock_timestamp(), fence =
+                (SELECT fence_base + nextval('leasehold.fences') FROM leasehold.state)
+                WHERE session = c.session AND id = c.id RETURNING fence INTO drawn;
+            IF c.id IS DISTINCT FROM me AND c.channel <> '' THEN
+                PERFORM pg_notify(c.channel, 'granted ' || c.id || ' ' || drawn);
+            END IF;
+        END IF;
+    END LOOP;
+END $$;
+
+-- Raises the fences to the clock, in case that they fell back: a restore, a failover that lost the
+-- last commits, a hand that reset the sequence. Not for less than 100 ms, or every new session
+-- would wait for the one before.
+CREATE OR REPLACE FUNCTION leasehold.raise_fences() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    micros bigint := extract(epoch FROM clock_timestamp()) * 1000000;
+    counted bigint := (SELECT last_value FROM leasehold.fences);
+BEGIN
+    PERFORM leasehold.ready();
+    UPDATE leasehold.state SET fence_base = greatest(fence_base, micros - counted)
+        WHERE fence_base + counted < micros - 100000;
+END $$;
+
+-- Deletes a few sessions that lapsed a while ago and what they left on keys that nobody wants.
+-- Never waits: what is locked is somebody else's to delete.
+CREATE OR REPLACE FUNCTION leasehold.reap() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    lapsed uuid;
+BEGIN
+    FOR lapsed IN
+        SELECT id FROM leasehold.sessions WHERE expires < clock_timestamp() - interval '1 minute'
+        LIMIT 16 FOR UPDATE SKIP LOCKED
+    LOOP
+        UPDATE leasehold.sessions SET dead = true WHERE id = lapsed AND NOT dead;
+        DELETE FROM leasehold.claims WHERE session = lapsed AND id IN
+            (SELECT id FROM leasehold.claims WHERE session = lapsed LIMIT 4096
+                FOR UPDATE SKIP LOCKED);
+        DELETE FROM leasehold.sessions WHERE id = lapsed
+            AND NOT EXISTS (SELECT FROM leasehold.claims WHERE session = lapsed);
+    END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION leasehold.open(
+    the_session uuid, the_ttl bigint, the_owner text, the_channel text
+) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    span interval := the_ttl * interval '1 microsecond';
+BEGIN
+    PERFORM leasehold.raise_fences();
+    PERFORM leasehold.reap();
+    INSERT INTO leasehold.sessions (id, owner, channel, ttl, expires)
+        VALUES (the_session, the_owner, the_channel, span, clock_timestamp() + span);
+END $$;
+
+-- One UPDATE for the whole session. It waits for a judge that is condemning it, and then finds
+-- itself dead.
+CREATE OR REPLACE FUNCTION leasehold.renew(
+    the_session uuid, roll uuid[], OUT alive boolean, OUT lost uuid[]
+) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM leasehold.ready();
+    UPDATE leasehold.sessions SET expires = clock_timestamp() + ttl
+        WHERE id = the_session AND NOT dead AND expires > clock_timestamp();
+    alive := FOUND;
+    lost := ARRAY(SELECT r.id FROM unnest(roll) AS r(id) WHERE NOT EXISTS
+        (SELECT FROM leasehold.claims c WHERE c.session = the_session AND c.id = r.id));
+END $$;
+
+-- Joins the line, or finds the place in it.
+CREATE OR REPLACE FUNCTION leasehold.enter(
+    the_session uuid, the_claim uuid, the_key text, the_units bigint, the_limit bigint,
+    the_note text, stay boolean,
+    OUT outcome text, OUT held bigint, OUT rank bigint, OUT lapses bigint,
+    OUT holder uuid, OUT owner text, OUT note text, OUT fence bigint, OUT age bigint,
+    OUT remaining bigint, OUT units bigint, OUT key_limit bigint
+) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    line record;
+    mine record;
+    place bigint;
+    at timestamptz;
+BEGIN
+    PERFORM leasehold.ready();
+    PERFORM pg_advisory_xact_lock(hashtextextended(the_key COLLATE "C", 5641968264518839049));
+    -- The clock is read when the lock is held: the transaction may have waited for it.
+    at := clock_timestamp();
+    PERFORM FROM leasehold.sessions WHERE id = the_session AND NOT dead AND expires > at;
+    IF NOT FOUND THEN
+        outcome := 'ended';
+        RETURN;
+    END IF;
+    line := leasehold.settle(the_key, the_claim);
+    SELECT c.fence, c.ticket INTO mine FROM leasehold.claims c
+        WHERE c.session = the_session AND c.id = the_claim AND c.key = the_key COLLATE "C";
+    IF FOUND THEN
+        place := mine.ticket;
+        held := mine.fence;
+        IF held IS NULL AND NOT stay THEN
+            DELETE FROM leasehold.claims WHERE session = the_session AND id = the_claim;
+        END IF;
+    ELSE
+        SELECT coalesce(max(c.ticket), 0) + 1 INTO place FROM leasehold.claims c
+            WHERE c.key = the_key COLLATE "C";
+        IF NOT line.full_up AND line.taken + the_units <= least(line.lowest, the_limit) THEN
+            INSERT INTO leasehold.claims VALUES (
+                the_session, the_claim, the_key, place, the_units, the_limit, the_note, at,
+                (SELECT fence_base + nextval('leasehold.fences') FROM leasehold.state), at
+            ) RETURNING claims.fence INTO held;
+        ELSIF stay THEN
+            INSERT INTO leasehold.claims VALUES (
+                the_session, the_claim, the_key, place, the_units, the_limit, the_note, at);
+        END IF;
+    END IF;
+    IF held IS NOT NULL THEN
+        outcome := 'held';
+        RETURN;
+    END IF;
+    outcome := CASE WHEN stay THEN 'waiting' ELSE 'refused' END;
+    lapses := greatest(0, extract(epoch FROM line.lapse - at) * 1000000);
+    SELECT count(*) INTO rank
+        FROM leasehold.claims c JOIN leasehold.sessions s ON s.id = c.session
+        WHERE c.key = the_key COLLATE "C" AND c.ticket < place AND c.fence IS NULL
+            AND NOT s.dead AND s.expires > at;
+    -- After settling, the head of the line is alive and holds.
+    SELECT v.id, v.owner, v.note, v.fence, v.age, v.remaining, v.units, v.key_limit
+        INTO holder, owner, note, fence, age, remaining, units, key_limit
+        FROM leasehold.line(the_key, at) v LIMIT 1;
+END $$;
+
+-- A line as others see it: without what lapsed.
+CREATE OR REPLACE FUNCTION leasehold.line(the_key text, at timestamptz) RETURNS TABLE (
+    id uuid, owner text, note text, fence bigint, age bigint, remaining bigint, units bigint,
+    key_limit bigint
+) LANGUAGE sql STABLE AS $$
+    SELECT c.id, s.owner, c.note, c.fence,
+        greatest(0, extract(epoch FROM at - coalesce(c.granted, c.entered)) * 1000000)::bigint,
+        greatest(0, extract(epoch FROM s.expires - at) * 1000000)::bigint,
+        c.units, c.key_limit
+    FROM leasehold.claims c JOIN leasehold.sessions s ON s.id = c.session
+    WHERE c.key = the_key COLLATE "C" AND NOT s.dead AND s.expires > at
+    ORDER BY c.ticket
+$$;
+
+-- Ends a claim of the session: 'released', 'withdrawn', or 'gone'.
+CREATE OR REPLACE FUNCTION leasehold.leave(the_session uuid, the_claim uuid, the_key text)
+RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    was_held boolean;
+BEGIN
+    PERFORM leasehold.ready();
+    PERFORM pg_advisory_xact_lock(hashtextextended(the_key COLLATE "C", 5641968264518839049));
+    DELETE FROM leasehold.claims
+        WHERE session = the_session AND id = the_claim AND key = the_key COLLATE "C"
+        RETURNING fence IS NOT NULL INTO was_held;
+    IF NOT FOUND THEN
+        RETURN 'gone';
+    END IF;
+    PERFORM leasehold.settle(the_key, NULL);
+    -- What lapsed was not held any more, though nobody noticed.
+    PERFORM FROM leasehold.sessions
+        WHERE id = the_session AND NOT dead AND expires > clock_timestamp();
+    IF NOT FOUND THEN
+        RETURN 'gone';
+    END IF;
+    RETURN CASE WHEN was_held THEN 'released' ELSE 'withdrawn' END;
+END $$;
+
+-- Ends somebody's claim by force, and tells its owner.
+CREATE OR REPLACE FUNCTION leasehold.revoke(the_key text, the_claim uuid) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    whose uuid;
+    told text;
+BEGIN
+    PERFORM leasehold.ready();
+    PERFORM pg_advisory_xact_lock(hashtextextended(the_key COLLATE "C", 5641968264518839049));
+    PERFORM leasehold.settle(the_key, NULL);
+    DELETE FROM leasehold.claims WHERE key = the_key COLLATE "C" AND id = the_claim
+        RETURNING session INTO whose;
+    PERFORM leasehold.settle(the_key, NULL);
+    SELECT channel INTO told FROM leasehold.sessions
+        WHERE id = whose AND NOT dead AND expires > clock_timestamp();
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF told <> '' THEN
+        PERFORM pg_notify(told, 'revoked ' || the_claim || ' ' || whose);
+    END IF;
+    RETURN true;
+END $$;
+
+-- The line of a key after settling it.
+CREATE OR REPLACE FUNCTION leasehold.inspect(the_key text) RETURNS TABLE (
+    id uuid, owner text, note text, fence bigint, age bigint, remaining bigint, units bigint,
+    key_limit bigint
+) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM leasehold.ready();
+    PERFORM pg_advisory_xact_lock(hashtextextended(the_key COLLATE "C", 5641968264518839049));
+    PERFORM leasehold.settle(the_key, NULL);
+    RETURN QUERY SELECT * FROM leasehold.line(the_key, clock_timestamp());
+END $$;
+
+-- Ends a session. True if claims are left, which are dead from now on: clear them.
+CREATE OR REPLACE FUNCTION leasehold.close(the_session uuid) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM leasehold.ready();
+    IF EXISTS (SELECT FROM leasehold.claims WHERE session = the_session) THEN
+        UPDATE leasehold.sessions SET dead = true WHERE id = the_session;
+        RETURN true;
+    END IF;
+    DELETE FROM leasehold.sessions WHERE id = the_session;
+    RETURN false;
+END $$;
+
+-- Takes claims of a closed session out of their lines, on a few hundred keys at most: each lock
+-- takes room in the server's lock table. True if more are left.
+CREATE OR REPLACE FUNCTION leasehold.clear(the_session uuid) RETURNS boolean
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    keys text[];
+    the_key text;
+BEGIN
+    PERFORM leasehold.ready();
+    keys := ARRAY(
+        SELECT k.key FROM (SELECT DISTINCT c.key FROM
+            (SELECT key FROM leasehold.claims WHERE session = the_session LIMIT 256) c) k
+        ORDER BY hashtextextended(k.key COLLATE "C", 5641968264518839049));
+    FOREACH the_key IN ARRAY keys LOOP
+        PERFORM pg_advisory_xact_lock(hashtextextended(the_key COLLATE "C", 5641968264518839049));
+    END LOOP;
+    DELETE FROM leasehold.claims WHERE session = the_session AND key = ANY (keys);
+    FOREACH the_key IN ARRAY keys LOOP
+        PERFORM leasehold.settle(the_key, NULL);
+    END LOOP;
+    IF EXISTS (SELECT FROM leasehold.claims WHERE session = the_session) THEN
+        RETURN true;
+    END IF;
+    DELETE FROM leasehold.sessions WHERE id = the_session AND dead;
+    RETURN false;
+END $$;
+
+INSERT INTO leasehold.state (version, fence_base) VALUES (1, 0) ON CONFLICT DO NOTHING;
