@@ -98,8 +98,8 @@ const MIN_TTL: Duration = Duration::from_millis(100);
 const GUARANTEES: Guarantees = Guarantees {
     min_ttl: MIN_TTL,
     line: true,
-    counting: false,
-    records: false,
+    counting: true,
+    records: true,
     lease: LeaseScope::Claim,
     // About a millisecond of the server's time.
     renew_batch: 256,
