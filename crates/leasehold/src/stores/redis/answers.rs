@@ -61,8 +61,8 @@ pub(super) fn entered(value: Value) -> Result<Entered, Failure> {
     let now = fields.number()?;
     let memory = fields.bytes()?;
     let (first, entry) = (fields.bytes()?, fields.bytes()?);
-    let holder = keys::holder(&memory, now, lapse)
-        .or_else(|| keys::in_line(&first, None, &entry, now));
+    let holder =
+        keys::holder(&memory, now, lapse).or_else(|| keys::in_line(&first, None, &entry, now));
     let foreign = holder.is_none();
     let holder = holder.unwrap_or_else(|| stranger(lapse));
     Ok(Entered::Behind(Behind { refused, rank, foreign, lapse, holder }))

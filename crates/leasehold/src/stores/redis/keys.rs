@@ -247,7 +247,8 @@ mod tests {
         assert_eq!(party.left, Some(Duration::from_millis(20)));
         let waits = in_line(id, Some(4), b"30 20 2 3 0 0 ab 2 menote", 10_000).unwrap();
         assert_eq!((waits.fence, waits.age), (None, Some(Duration::from_micros(9_996))));
-        for strange in ["", "30 20 ab 2 me", "30 20 2 3 17 ab 2 me", "30 20 2 4294967296 0 0 ab 0 "] {
+        for strange in ["", "30 20 ab 2 me", "30 20 2 3 17 ab 2 me", "30 20 2 4294967296 0 0 ab 0 "]
+        {
             assert_eq!(in_line(id, Some(4), strange.as_bytes(), 10_000), None, "{strange:?}");
         }
         assert_eq!(in_line(b"leasehold", Some(4), b"30 20 2 3 17 5 ab 2 me", 10_000), None);
