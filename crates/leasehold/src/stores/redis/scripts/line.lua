@@ -54,13 +54,12 @@ local function standing(claim)
   return entry and lives(entry) and redis.call('ZSCORE', L, claim) and entry or nil
 end
 
--- Takes a claim out of the line.
+-- Takes a claim out of the line, dead or alive.
 local function drop(claim, entry)
+  entry = entry or entry_of(claim) or {fence = 1, units = 0}
   redis.call('HDEL', W, claim)
   redis.call('ZREM', L, claim)
-  if not entry or entry.fence == 0 then return end
-  redis.call('ZREM', H, claim)
-  if not limit then return end
+  if entry.fence == 0 or redis.call('ZREM', H, claim) == 0 or not limit then return end
   units, held, changed = units - entry.units, held - 1, true
   if held == 0 then value, limit, units = false, nil, 0 end
 end
@@ -94,7 +93,7 @@ local function look(found)
   if not limit then return end
   if seen > now then clamp() end
   for _, claim in ipairs(redis.call('ZRANGEBYSCORE', H, '-inf', ms, 'LIMIT', 0, steps)) do
-    drop(claim, entry_of(claim) or {fence = 1, units = 0})
+    drop(claim)
     steps = steps - 1
   end
   if held == 0 then value, limit, units, changed = false, nil, 0, true end
