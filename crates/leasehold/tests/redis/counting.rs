@@ -325,10 +325,13 @@ async fn only_who_lives_is_asked_for_the_limit() {
 }
 
 #[tokio::test]
-async fn a_mutex_and_a_share_refuse_each_other_whoever_holds() {
+async fn a_mutex_and_a_semaphore_refuse_each_other_whoever_holds() {
     let server = Server::start();
     let node = Node::new(&server.url()).await;
-    for (held, other) in [(claim("job"), reader()), (reader(), claim("job"))] {
+    let of_five = || share("job", 1, 5);
+    for (held, other) in
+        [(claim("job"), of_five()), (of_five(), claim("job")), (reader(), of_five())]
+    {
         node.acquire(&held).await;
         for enter in [Enter::Try, Enter::Wait] {
             let refused = node.store.enter(&node.session, &other, enter).await.unwrap_err();
@@ -337,6 +340,26 @@ async fn a_mutex_and_a_share_refuse_each_other_whoever_holds() {
         assert!(node.extends(&held).await);
         assert_eq!(node.leave(&held).await, Left::Released);
     }
+}
+
+#[tokio::test]
+async fn a_mutex_waits_for_the_last_of_the_readers_and_keeps_the_verbatim_layout() {
+    let server = Server::start();
+    let node = Node::new(&server.url()).await;
+    let hasty = Node::with_ttl(&server.url(), SHORT).await;
+    let patient = Node::with_ttl(&server.url(), SHORT * 3).await;
+    let (first, last, mutex, behind) = (reader(), reader(), claim("job"), reader());
+    hasty.acquire(&first).await;
+    patient.acquire(&last).await;
+    node.enter(&mutex).await;
+    node.enter(&behind).await;
+    assert_eq!(soon(node.changed(&mutex)).await, None);
+    fence(&node.enter(&mutex).await);
+    let mut raw = server.raw();
+    assert_eq!(raw.run::<String>(&["GET", "job"]), mutex.id.to_hex());
+    assert_eq!(rank(&node.enter(&behind).await), 0);
+    assert_eq!(node.leave(&mutex).await, Left::Released);
+    assert!(soon(node.changed(&behind)).await.is_some());
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ local wanted = {
   expiry = ms + ttl, ttl = tonumber(ttl), units = tonumber(ARGV[5]), limit = tonumber(ARGV[6]),
   fence = 0, since = 0, tail = tail,
 }
-if not entry and agreed and agreed ~= wanted.limit then return {'disagrees', agreed} end
+if not entry and agreed and not agree(agreed, wanted.limit) then return {'disagrees', agreed} end
 
 if not entry and fits(wanted) and redis.call('ZCARD', L) == held then
   if wanted.limit > 1 then join(claim) end
@@ -44,8 +44,8 @@ end
 
 local left
 if limit then
-  -- Who wants it all waits for the last of them, who wants less for the first.
-  local lapse = redis.call(wanted.units == limit and 'ZREVRANGE' or 'ZRANGE', H, 0, 0, 'WITHSCORES')
+  -- Who wants to be alone waits for the last of them, who wants less for the first.
+  local lapse = redis.call(wanted.units == wanted.limit and 'ZREVRANGE' or 'ZRANGE', H, 0, 0, 'WITHSCORES')
   left = lapse[2] - ms
 else
   left = redis.call('PTTL', K)

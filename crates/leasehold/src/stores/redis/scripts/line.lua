@@ -116,8 +116,13 @@ local function save()
   end
 end
 
--- Whether so much is free beside those who hold now. Claims agree on the limit: if one slipped in
--- that does not, the smaller limit counts.
+-- Whether claims of these limits may stand in one line. A mutex is a writer by another name.
+local function agree(one, other)
+  return one == other or math.min(one, other) == 1 and math.max(one, other) == 4294967295
+end
+
+-- Whether so much is free beside those who hold now. Where limits differ the smaller one counts, so
+-- that a mutex is alone.
 local function fits(entry)
   return (limit or not value) and units + entry.units <= math.min(limit or entry.limit, entry.limit)
 end
