@@ -165,6 +165,53 @@ async fn fences_grow_through_holds_of_peers() {
     assert!(last < Some(guard.fence()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_and_writers_of_ours_refuse_a_peer_until_the_last_of_them_released() {
+    for library in Library::ALL {
+        let redis = Redis::start();
+        let (client, url) = (client(&redis), redis.url());
+        let rwlock = client.rwlock(KEY).unwrap();
+        let (first, second) = (rwlock.read().await.unwrap(), rwlock.read().await.unwrap());
+        Peer::start(library, &["try", &url, KEY, LONG]).expect("refused");
+        assert_eq!(first.release().await.unwrap(), Released::Held);
+        Peer::start(library, &["try", &url, KEY, LONG]).expect("refused");
+        let mut waiting = Peer::start(library, &["hold", &url, KEY, LONG]);
+        waiting.expect("waiting");
+        second.check().unwrap();
+        assert_eq!(second.release().await.unwrap(), Released::Held, "{library:?} broke our hold");
+        waiting.expect("held");
+        assert!(rwlock.try_read().await.unwrap().is_none(), "{library:?}");
+        assert!(rwlock.try_write().await.unwrap().is_none(), "{library:?}");
+        waiting.tell();
+        waiting.expect("released");
+        let writer = rwlock.write().await.unwrap();
+        Peer::start(library, &["try", &url, KEY, LONG]).expect("refused");
+        assert_eq!(writer.release().await.unwrap(), Released::Held);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_ours_wait_while_a_peer_holds_and_all_follow_it() {
+    for library in Library::ALL {
+        let redis = Redis::start();
+        let mut peer = holder(library, &redis, LONG);
+        let client = client(&redis);
+        let mut waiting = JoinSet::new();
+        for _ in 0..3 {
+            let rwlock = client.rwlock(KEY).unwrap();
+            waiting.spawn(async move { rwlock.read().await.unwrap() });
+        }
+        peer.tell();
+        peer.expect("released");
+        let guards = tokio::time::timeout(PATIENCE, waiting.join_all()).await.unwrap();
+        for guard in guards {
+            guard.check().unwrap();
+            assert_eq!(guard.release().await.unwrap(), Released::Held);
+        }
+        assert_eq!(redis.cli(&["EXISTS", KEY]), "0");
+    }
+}
+
 /// Everybody at once on one key: each adds to the same number, not atomically.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_libraries_exclude_each_other() {

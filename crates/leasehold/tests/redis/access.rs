@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use leasehold::core::{Claim, ClaimId, Enter, Key, Left, Note};
+use leasehold::core::{Enter, Left, Note, Provided, Record};
 use leasehold::stores::Redis;
-use leasehold::{ErrorKind, Store};
+use leasehold::{Effect, ErrorKind, Store};
 
 use crate::server::Server;
-use crate::{Node, TTL, claim, soon, terms};
+use crate::{Node, TTL, claim, share, soon, terms};
 
 /// As in the documentation of the store.
 const COMMANDS: &str = "+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del \
-     +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrank +zscore +zcard +zpopmin";
+     +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrangebyscore +zrank +zscore +zcard";
 
 fn user(server: &Server, commands: &str, patterns: &[&str]) {
     let mut words = vec!["ACL", "SETUSER", "locker", "reset", "on", ">p@ss:word/#"];
@@ -35,6 +35,21 @@ async fn everything(node: &Node) {
     assert_eq!(node.leave(&held).await, Left::Released);
     assert!(soon(node.changed(&waiting)).await.is_some());
     assert!(node.store.revoke(&waiting.key, &waiting.id).await.unwrap());
+
+    let [first, second, writer] =
+        [share("jobs/2", 1, 5), share("jobs/2", 5, 5), share("jobs/2", 5, 5)];
+    node.acquire(&first).await;
+    node.enter(&second).await;
+    node.attempt(&writer).await;
+    assert!(node.extends(&first).await && node.extends(&second).await);
+    let amended = first.amended(Note::default(), 1.try_into().unwrap());
+    assert!(node.store.amend(&node.session, &amended).await.unwrap());
+    let record = Record::new(b"kept", TTL).unwrap();
+    let under = Provided::Held(&node.session, &first);
+    assert!(node.store.write(&first.key, under, &record).await.unwrap());
+    assert!(node.store.read(&first.key).await.unwrap().written.is_some());
+    assert_eq!(node.leave(&first).await, Left::Released);
+    assert!(soon(node.changed(&second)).await.is_some());
     node.store.close(&node.session).await.unwrap();
 }
 
@@ -128,24 +143,19 @@ async fn a_server_without_scripts_is_refused_and_the_error_repeats_no_argument()
 async fn what_the_store_cannot_keep_is_refused() {
     let server = Server::start();
     let node = Node::new(&server.url()).await;
-    let two = 2.try_into().unwrap();
-    let many = Claim::counting(
-        ClaimId::from_random([7; 16]),
-        Key::new("job").unwrap(),
-        Note::default(),
-        1.try_into().unwrap(),
-        two,
-    );
-    let error = node.store.enter(&node.session, &many.unwrap(), Enter::Try).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().contains("limits of 1"), "{error}");
-
     let error = node.store.open(&terms(Duration::from_millis(99))).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
 
     let own = claim("leasehold:{7wo}:meta:job");
-    let error = node.store.enter(&node.session, &own, Enter::Try).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let record = Record::new(b"x", TTL).unwrap();
+    for error in [
+        node.store.enter(&node.session, &own, Enter::Try).await.map(drop).unwrap_err(),
+        node.store.amend(&node.session, &own).await.map(drop).unwrap_err(),
+        node.store.read(&own.key).await.map(drop).unwrap_err(),
+        node.store.write(&own.key, Provided::Unchanged(None), &record).await.map(drop).unwrap_err(),
+    ] {
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Invalid, Effect::None), "{error}");
+    }
 
     let session = leasehold::core::SessionId::new("of another store");
     let error = node.store.enter(&session, &claim("job"), Enter::Try).await.unwrap_err();

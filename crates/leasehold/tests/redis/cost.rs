@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use leasehold::Store;
 
 use crate::server::{Raw, Server};
-use crate::{Node, claim, soon};
+use crate::{Node, claim, share, soon};
 
 /// How often each command ran, those inside of scripts too, since the last reset.
 fn counted(raw: &mut Raw) -> BTreeMap<String, u64> {
@@ -106,4 +106,77 @@ async fn one_handle_has_one_connection() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_share_costs_two_round_trips_and_the_same_whoever_else_holds() {
+    let server = Server::start();
+    let (node, mut raw) = (Node::new(&server.url()).await, server.raw());
+    let mut costs = Vec::new();
+    for others in [1, 50, 100] {
+        let key = format!("job/{others}");
+        for _ in 0..others {
+            node.acquire(&share(&key, 1, 1000)).await;
+        }
+        let held = share(&key, 1, 1000);
+        reset(&mut raw);
+        node.acquire(&held).await;
+        assert!(node.extends(&held).await);
+        node.leave(&held).await;
+        costs.push(counted(&mut raw));
+    }
+    assert_eq!(costs[0], costs[1]);
+    assert_eq!(costs[0], costs[2]);
+    assert_eq!(costs[0]["evalsha"], 3);
+    let inside: u64 = costs[0].values().sum::<u64>() - 3;
+    assert!(inside <= 60, "{costs:?}");
+}
+
+#[tokio::test]
+async fn a_wait_and_a_hand_over_of_shares_cost_the_same_with_one_waiter_and_with_fifty() {
+    let server = Server::start();
+    let (node, mut raw) = (Node::new(&server.url()).await, server.raw());
+    let mut costs = Vec::new();
+    for waiters in [2, 50] {
+        let key = format!("job/{waiters}");
+        let (held, last) = (share(&key, 2, 2), share(&key, 1, 2));
+        node.acquire(&held).await;
+        let line: Vec<_> = (0..waiters).map(|_| share(&key, 2, 2)).collect();
+        for waiting in &line {
+            node.enter(waiting).await;
+        }
+        reset(&mut raw);
+        node.enter(&last).await;
+        assert!(node.extends(&last).await);
+        node.leave(&held).await;
+        assert!(soon(node.changed(&line[0])).await.is_some());
+        costs.push(counted(&mut raw));
+    }
+    assert_eq!(costs[0], costs[1]);
+    assert_eq!((costs[0]["evalsha"], costs[0]["publish"]), (3, 1));
+}
+
+#[tokio::test]
+async fn a_refused_try_writes_nothing() {
+    let server = Server::start();
+    let (node, mut raw) = (Node::new(&server.url()).await, server.raw());
+    for limit in [1, 5] {
+        let key = format!("job/{limit}");
+        node.acquire(&share(&key, limit, limit)).await;
+        let before = raw.info("persistence", "rdb_changes_since_last_save");
+        node.attempt(&share(&key, 1, limit)).await;
+        assert_eq!(raw.info("persistence", "rdb_changes_since_last_save"), before, "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_is_read_and_written_in_one_round_trip_each() {
+    use leasehold::core::{Provided, Record};
+    let server = Server::start();
+    let (node, mut raw) = (Node::new(&server.url()).await, server.raw());
+    let (key, record) = (claim("job").key, Record::new(b"kept", crate::TTL).unwrap());
+    reset(&mut raw);
+    assert!(node.store.write(&key, Provided::Unchanged(None), &record).await.unwrap());
+    node.store.read(&key).await.unwrap();
+    assert_eq!(counted(&mut raw), expected(&[("evalsha", 2), ("get", 3), ("set", 2), ("time", 2)]));
 }

@@ -114,7 +114,7 @@ async fn what_may_not_be_read_is_not_fine() {
     // As in the documentation of the store.
     let commands = "+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select \
                     +get +set +del +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel \
-                    +zadd +zrem +zrange +zrevrange +zrank +zscore +zcard +zpopmin";
+                    +zadd +zrem +zrange +zrevrange +zrangebyscore +zrank +zscore +zcard";
     let keys = "~jobs/* ~leasehold:* &leasehold:wake:*";
     let redis = Redis::options()
         .append_only()

@@ -1,10 +1,10 @@
 //! The verbatim layout: who uses the ecosystem's recipes on the same name is excluded, and excludes.
 
 use leasehold::Store;
-use leasehold::core::{Key, Left, Renewed};
+use leasehold::core::{Key, Left, Provided, Record, Renewed};
 
 use crate::server::Server;
-use crate::{Node, claim, foreign, soon};
+use crate::{Node, TTL, claim, foreign, share, soon};
 
 const THEIR_RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
 
@@ -26,6 +26,44 @@ async fn a_hold_of_ours_refuses_theirs_and_is_not_ended_by_their_release() {
     assert_eq!(node.leave(&held).await, Left::Released);
     let theirs: Option<String> = raw.run(&["SET", "job", "their-token", "NX", "PX", "1000"]);
     assert_eq!(theirs.as_deref(), Some("OK"));
+}
+
+#[tokio::test]
+async fn shares_of_ours_refuse_theirs_until_the_last_of_them_ends() {
+    let server = Server::start();
+    let (node, mut raw) = (Node::new(&server.url()).await, server.raw());
+    let [first, second] = [share("job", 1, 3), share("job", 1, 3)];
+    let mut theirs = |expected: Option<&str>| {
+        let set: Option<String> = raw.run(&["SET", "job", "their-token", "NX", "PX", "60000"]);
+        assert_eq!(set.as_deref(), expected);
+        let ended = raw.script(THEIR_RELEASE, "job", "their-token");
+        assert_eq!(ended, i64::from(expected.is_some()));
+    };
+    node.acquire(&first).await;
+    theirs(None);
+    node.acquire(&second).await;
+    assert_eq!(node.leave(&first).await, Left::Released);
+    theirs(None);
+    assert!(node.extends(&second).await);
+    assert_eq!(node.leave(&second).await, Left::Released);
+    theirs(Some("OK"));
+}
+
+#[tokio::test]
+async fn a_hold_of_theirs_counts_as_all_of_the_limit() {
+    let server = Server::start();
+    let (node, mut raw) = (Node::new(&server.url()).await, server.raw());
+    let _: String = raw.run(&["SET", "job", "their-token"]);
+    let [first, second] = [share("job", 1, 3), share("job", 1, 3)];
+    assert!(foreign(&node.attempt(&share("job", 1, 3)).await));
+    assert!(foreign(&node.enter(&first).await));
+    assert!(foreign(&node.enter(&second).await));
+    assert!(node.extends(&first).await, "waiting");
+    let line = node.store.inspect(&first.key).await.unwrap();
+    assert_eq!((line.holders[0].claim, line.waiters.len()), (None, 2));
+    assert_eq!(raw.script(THEIR_RELEASE, "job", "their-token"), 1);
+    soon(node.wait(&first)).await;
+    assert!(soon(node.changed(&second)).await.is_some(), "both were granted by one look");
 }
 
 #[tokio::test]
@@ -159,16 +197,19 @@ async fn hostile_keys_stay_in_one_slot_and_apart() {
     ];
     let mut held = Vec::new();
     for key in keys {
-        let (holder, waiter) = (claim(key), claim(key));
+        let (holder, waiter) = (share(key, 2, 2), share(key, 2, 2));
         node.acquire(&holder).await;
         node.enter(&waiter).await;
+        let under = Provided::Held(&node.session, &holder);
+        let record = Record::new(key.as_bytes(), TTL).unwrap();
+        assert!(node.store.write(&holder.key, under, &record).await.unwrap(), "{key:?}");
         held.push((holder, waiter));
     }
     let beside: Vec<String> = raw.run(&["KEYS", "leasehold:{*"]);
-    assert_eq!(beside.len(), keys.len() * 3);
+    assert_eq!(beside.len(), keys.len() * 6);
     for key in keys {
         let slot: u16 = slots.run(&["CLUSTER", "KEYSLOT", key]);
-        for kind in ["meta", "line", "wait"] {
+        for kind in ["meta", "line", "wait", "hold", "record", "version"] {
             let end = format!("}}:{kind}:{key}");
             let same_slot = beside
                 .iter()
@@ -187,6 +228,8 @@ async fn hostile_keys_stay_in_one_slot_and_apart() {
         listed.iter().filter(|key| key.as_str().starts_with('*')).cloned().collect();
     assert_eq!(node.store.keys("*").await.unwrap(), starred);
     for (holder, waiter) in held {
+        let written = node.store.read(&holder.key).await.unwrap().written.unwrap();
+        assert_eq!(&*written.value, holder.key.as_str().as_bytes());
         assert_eq!(node.leave(&waiter).await, Left::Withdrawn);
         assert_eq!(node.leave(&holder).await, Left::Released);
     }

@@ -3,6 +3,7 @@
 
 mod access;
 mod cost;
+mod counting;
 mod examine;
 mod interoperation;
 mod line;
@@ -88,11 +89,17 @@ fn terms(ttl: Duration) -> Terms {
 }
 
 fn claim(key: &str) -> Claim {
+    share(key, 1, 1)
+}
+
+/// A claim of `units` of `limit`.
+fn share(key: &str, units: u32, limit: u32) -> Claim {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let mut id = [0; 16];
     id[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
     let note = Note::new("a note\nof two lines").unwrap();
-    Claim::exclusive(ClaimId::from_random(id), Key::new(key).unwrap(), note)
+    let (units, limit) = (units.try_into().unwrap(), limit.try_into().unwrap());
+    Claim::counting(ClaimId::from_random(id), Key::new(key).unwrap(), note, units, limit).unwrap()
 }
 
 fn fence(place: &Place) -> Fence {

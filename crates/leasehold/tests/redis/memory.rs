@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use leasehold::core::Left;
+use leasehold::core::{Left, Provided, Record, Version};
 use leasehold::{ErrorKind, Store};
 
 use crate::server::Server;
-use crate::{Node, claim, soon};
+use crate::{Node, TTL, claim, share, soon};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -177,5 +177,126 @@ async fn data_that_are_not_ours_are_reported_and_nothing_is_granted_over_them() 
             node.store.enter(&node.session, &claim("job"), leasehold::core::Enter::Try).await;
         assert_eq!(entered.unwrap_err().kind(), ErrorKind::Corrupt, "{spoil:?}");
         assert_eq!(raw.run::<i64>(&["EXISTS", "job"]), 0, "{spoil:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_is_kept_of_shares_and_records_is_immortal() {
+    let server = Server::start();
+    let day = Node::with_ttl(&server.url(), Duration::from_hours(24)).await;
+    let node = Node::new(&server.url()).await;
+    let mut raw = server.raw();
+    let (long, brief, waiting) = (share("job", 1, 3), share("job", 1, 3), share("job", 3, 3));
+    day.acquire(&long).await;
+    node.acquire(&brief).await;
+    node.enter(&waiting).await;
+    assert!(node.extends(&brief).await && node.extends(&waiting).await);
+    let record = Record::new(b"kept", TTL).unwrap();
+    assert!(node.store.write(&long.key, Provided::Unchanged(None), &record).await.unwrap());
+    let names: Vec<String> = raw.run(&["KEYS", "*"]);
+    assert_eq!(names.len(), 7, "{names:?}");
+    for name in &names {
+        assert!(raw.run::<i64>(&["PTTL", name]) > 0, "{name} is immortal");
+    }
+    let [lease, memory, line, hold] =
+        ["job", "*:meta:job", "*:line:job", "*:hold:job"].map(|name| {
+            let name = raw.only_key(name);
+            raw.run::<i64>(&["PTTL", &name])
+        });
+    // Also after a shorter hold was granted and renewed.
+    assert!((3_590_000..=3_610_000).contains(&(memory - lease)), "{memory} - {lease}");
+    assert!(line > lease && hold >= lease - 10, "{line}, {hold}, {lease}");
+    let [record, version] = ["*:record:job", "*:version:job"].map(|name| {
+        let name = raw.only_key(name);
+        raw.run::<i64>(&["PTTL", &name])
+    });
+    assert!((3_590_000..=3_610_000).contains(&(version - record)), "{version} - {record}");
+    // And of what was left only the memories stay.
+    for (of, claim) in [(&day, &long), (&node, &brief), (&node, &waiting)] {
+        of.leave(claim).await;
+    }
+    let names: Vec<String> = raw.run(&["KEYS", "*"]);
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[tokio::test]
+async fn fences_of_shares_grow_when_the_clock_was_set_back_and_through_a_flush() {
+    let server = Server::start();
+    let node = Node::new(&server.url()).await;
+    let mut raw = server.raw();
+    let crowd: Vec<_> = (0..4).map(|_| share("job", 1, 9)).collect();
+    node.acquire(&crowd[0]).await;
+    let meta_key = raw.only_key("leasehold:{*}:meta:job");
+    let meta: String = raw.run(&["GET", &meta_key]);
+    let mut fields: Vec<String> = meta.splitn(3, ' ').map(ToOwned::to_owned).collect();
+    let ahead = fields[1].parse::<u64>().unwrap() + 3 * 3_600_000_000;
+    fields[1] = ahead.to_string();
+    let _: String = raw.run(&["SET", &meta_key, &fields.join(" ")]);
+    assert_eq!(node.acquire(&crowd[1]).await.get(), ahead + 1);
+    let last = node.acquire(&crowd[2]).await;
+    assert_eq!(last.get(), ahead + 2);
+    assert!(node.extends(&crowd[2]).await);
+    let kept: i64 = raw.run(&["PTTL", &meta_key]);
+    assert!(kept > 3 * 3_600_000, "the memory lasts until the clock has caught up: {kept}");
+    assert_eq!(node.acquire(&crowd[2]).await, last, "asking again gives the same fence");
+    let _: String = raw.run(&["FLUSHALL"]);
+    assert!(node.acquire(&crowd[3]).await.get() > ahead - 3 * 3_600_000_000);
+}
+
+#[tokio::test]
+async fn versions_grow_when_the_clock_was_set_back_and_the_record_is_gone() {
+    let server = Server::start();
+    let node = Node::new(&server.url()).await;
+    let mut raw = server.raw();
+    let (key, record) = (claim("job").key, Record::new(b"\0 1 2", TTL).unwrap());
+    let write = async |version: Option<u64>| {
+        let version = Provided::Unchanged(version.map(Version::new));
+        assert!(node.store.write(&key, version, &record).await.unwrap());
+        node.store.read(&key).await.unwrap().written.unwrap().version.get()
+    };
+    let first = write(None).await;
+    // As if it had been written when the clock was three hours ahead.
+    let ahead = first + 3 * 3_600_000_000;
+    let (record_key, version_key) =
+        (raw.only_key("leasehold:{*}:record:job"), raw.only_key("leasehold:{*}:version:job"));
+    let _: String = raw.run(&["SET", &version_key, &ahead.to_string()]);
+    let _: i64 = raw.run(&["DEL", &record_key]);
+    assert_eq!(write(None).await, ahead + 1);
+    let kept: i64 = raw.run(&["PTTL", &version_key]);
+    assert!(kept > 3 * 3_600_000, "the memory lasts until the clock has caught up: {kept}");
+    assert_eq!(write(Some(ahead + 1)).await, ahead + 2);
+    let huge = Provided::Unchanged(Some(Version::new(u64::MAX)));
+    assert!(!node.store.write(&key, huge, &record).await.unwrap());
+}
+
+#[tokio::test]
+async fn records_that_are_not_ours_are_reported_and_not_overwritten() {
+    let server = Server::start();
+    let node = Node::new(&server.url()).await;
+    let mut raw = server.raw();
+    let (key, record) = (claim("job").key, Record::new(b"x", TTL).unwrap());
+    assert!(node.store.write(&key, Provided::Unchanged(None), &record).await.unwrap());
+    let version = node.store.read(&key).await.unwrap().written.map(|written| written.version);
+    let (record_key, version_key) =
+        (raw.only_key("leasehold:{*}:record:job"), raw.only_key("leasehold:{*}:version:job"));
+    for spoil in ["nonsense", "12345678901234567", "99999999999999999999"] {
+        let _: String = raw.run(&["SET", &version_key, spoil]);
+        let error = node.store.write(&key, Provided::Unchanged(version), &record).await;
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Corrupt, "{spoil}");
+    }
+    for spoil in [
+        &["SET", &record_key, "short"][..],
+        &["SET", &record_key, "sixteen of no use"],
+        &["HSET", &record_key, "a", "b"],
+    ] {
+        let _: i64 = raw.run(&["DEL", &record_key]);
+        let _: redis::Value = raw.run(spoil);
+        assert_eq!(
+            node.store.read(&key).await.unwrap_err().kind(),
+            ErrorKind::Corrupt,
+            "{spoil:?}"
+        );
+        let written = node.store.write(&key, Provided::Unchanged(None), &record).await;
+        assert!(!matches!(written, Ok(true)), "{spoil:?}");
     }
 }

@@ -1,15 +1,18 @@
 //! Random operations on a real server, compared step by step with the rule in memory.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use leasehold::Store;
 use leasehold::core::backoff::Random;
-use leasehold::core::{Claim, ClaimId, Enter, Fence, Left, Moment, Place, SessionId, Table};
+use leasehold::core::table::NoEntry;
+use leasehold::core::{Claim, ClaimId, Enter, Fence, Left, Moment, Note, Place, SessionId, Table};
+use leasehold::{ErrorKind, Store};
 
 use crate::server::{Raw, Server};
-use crate::{Node, claim, terms};
+use crate::{Node, claim, share, terms};
 
-const KEYS: [&str; 3] = ["a", "b}", "{}c"];
+/// Each with the limit that goes with it, mostly.
+const KEYS: [(&str, u32); 4] = [("a", 1), ("b}", 3), ("{}c", u32::MAX), ("d", 5)];
 
 /// The store and the rule, side by side. Nothing lapses unless [`World::lapse`] says so.
 struct World {
@@ -20,8 +23,9 @@ struct World {
     /// The claims made so far and not over, each with its node.
     claims: Vec<(usize, Claim)>,
     raw: Raw,
-    /// The greatest fence of each key, and all claims that had it.
-    fences: [Option<(Fence, ClaimId)>; KEYS.len()],
+    /// The fences that were told, and the greatest of each key.
+    fences: HashMap<ClaimId, Fence>,
+    greatest: HashMap<String, Fence>,
 }
 
 impl World {
@@ -43,39 +47,61 @@ impl World {
             now: Moment::ORIGIN,
             claims: Vec::new(),
             raw,
-            fences: [None; 3],
+            fences: HashMap::new(),
+            greatest: HashMap::new(),
         }
     }
 
     async fn enter(&mut self, index: usize, enter: Enter) {
         let (node, claim) = self.claims[index].clone();
-        let theirs =
-            self.nodes[node].store.enter(&self.nodes[node].session, &claim, enter).await.unwrap();
-        let ours = self.table.enter(self.now, &self.sessions[node], &claim, enter).unwrap();
+        let theirs = self.nodes[node].store.enter(&self.nodes[node].session, &claim, enter).await;
+        let ours = self.table.enter(self.now, &self.sessions[node], &claim, enter);
         match (&theirs, &ours) {
-            (Place::Held(fence), Place::Held(_)) => self.granted(&claim, *fence),
-            (Place::Waiting(theirs), Place::Waiting(ours))
-            | (Place::Refused(theirs), Place::Refused(ours)) => {
+            (Ok(Place::Held(fence)), Ok(Place::Held(_))) => self.granted(&claim, *fence),
+            (Ok(Place::Waiting(theirs)), Ok(Place::Waiting(ours)))
+            | (Ok(Place::Refused(theirs)), Ok(Place::Refused(ours))) => {
                 assert_eq!(theirs.rank, ours.rank);
                 let id = |ahead: &leasehold::core::Ahead| {
                     ahead.holder.as_ref().and_then(|holder| holder.claim)
                 };
                 assert_eq!(id(theirs), id(ours));
             }
+            (Err(theirs), Err(NoEntry::Disagrees { limit })) => {
+                assert_eq!(theirs.kind(), ErrorKind::Disagrees, "{theirs}");
+                assert!(theirs.to_string().contains(&format!("limit of {limit}")), "{theirs}");
+            }
             _ => panic!("{theirs:?} but by the rule {ours:?}"),
         }
-        if matches!(ours, Place::Refused(_)) {
+        if matches!(ours, Ok(Place::Refused(_)) | Err(_)) {
             self.claims.remove(index);
         }
     }
 
+    /// A fence that was told of: the same whenever it is, and no two claims have one. A claim that
+    /// holds alone was granted after all others that were ever seen to hold.
     fn granted(&mut self, claim: &Claim, fence: Fence) {
-        let key = KEYS.iter().position(|key| *key == claim.key.as_str()).unwrap();
-        if let Some((last, holder)) = self.fences[key] {
-            let again = holder == claim.id && fence == last;
-            assert!(again || (holder != claim.id && fence > last), "{fence:?} after {last:?}");
+        if let Some(before) = self.fences.insert(claim.id, fence) {
+            assert_eq!(before, fence);
+            return;
         }
-        self.fences[key] = Some((fence, claim.id));
+        let greatest = self.greatest.entry(claim.key.as_str().to_owned()).or_insert(Fence::new(0));
+        if claim.is_exclusive() {
+            assert!(fence > *greatest, "{fence:?} after {greatest:?}");
+        }
+        *greatest = fence.max(*greatest);
+        let alike = self.fences.values().filter(|other| **other == fence).count();
+        assert_eq!(alike, 1, "{fence:?} twice");
+    }
+
+    async fn amend(&mut self, index: usize, units: u32) {
+        let (node, claim) = self.claims[index].clone();
+        let amended = claim.amended(Note::new("amended").unwrap(), units.try_into().unwrap());
+        let theirs = self.nodes[node].store.amend(&self.nodes[node].session, &amended).await;
+        let held = self.table.amend(self.now, &self.sessions[node], &amended);
+        assert_eq!(theirs.unwrap(), held);
+        if held {
+            self.claims[index].1 = amended;
+        }
     }
 
     async fn leave(&mut self, index: usize) {
@@ -92,18 +118,23 @@ impl World {
         assert!(self.table.revoke(self.now, &claim.key, claim.id).is_some());
     }
 
-    /// The holder of a key lapses, as by its TTL: the rule has no such thing for one claim, so it
-    /// is revoked there.
+    /// Whoever holds a key lapses, as by their TTLs: the rule has no such thing for one claim, so they
+    /// are revoked there, at once.
     async fn lapse(&mut self, key: &str, by: usize) {
-        let value: Option<String> = self.raw.run(&["GET", key]);
-        let Some(holder) = value.and_then(|value| ClaimId::from_hex(&value)) else { return };
-        let _: i64 = self.raw.run(&["DEL", key]);
+        if self.raw.run::<i64>(&["DEL", key]) == 0 {
+            return;
+        }
         let key = claim(key).key;
-        assert!(self.table.revoke(self.now, &key, holder).is_some());
-        let index = self.claims.iter().position(|(_, claim)| claim.id == holder).unwrap();
-        let (node, lost) = self.claims.remove(index);
-        assert!(!self.nodes[node].extends(&lost).await);
-        // No script ran: whoever asks next hands it to the first in line.
+        let line = self.table.inspect(self.now, &key);
+        let held: Vec<ClaimId> = line.holders.iter().filter_map(|holder| holder.claim).collect();
+        // The last one first: nobody is granted beside those who are about to go.
+        for holder in held.iter().rev() {
+            let index = self.claims.iter().position(|(_, claim)| claim.id == *holder).unwrap();
+            let (node, lost) = self.claims.remove(index);
+            assert!(!self.nodes[node].extends(&lost).await);
+            assert!(self.table.revoke(self.now, &key, *holder).is_some());
+        }
+        // No script ran but these: whoever asks next hands it to the first in line.
         let asks = claim(key.as_str());
         self.claims.push((by, asks));
         self.enter(self.claims.len() - 1, Enter::Try).await;
@@ -121,22 +152,24 @@ impl World {
     }
 
     async fn compare(&mut self) {
-        for key in KEYS {
+        for (key, _) in KEYS {
             let key = claim(key).key;
             let theirs = self.nodes[0].store.inspect(&key).await.unwrap();
             let ours = self.table.inspect(self.now, &key);
-            let ids = |parties: &[leasehold::core::Party]| {
-                parties.iter().map(|party| party.claim).collect::<Vec<_>>()
+            let seen = |parties: &[leasehold::core::Party]| {
+                let parties = parties.iter();
+                parties
+                    .map(|party| (party.claim, party.units, party.limit, party.note.clone()))
+                    .collect::<Vec<_>>()
             };
-            assert_eq!(ids(&theirs.holders), ids(&ours.holders), "{key:?}");
-            assert_eq!(ids(&theirs.waiters), ids(&ours.waiters), "{key:?}");
-            if let Some(holder) = theirs.holders.first() {
-                let index = KEYS.iter().position(|known| *known == key.as_str()).unwrap();
-                let told = holder.fence.unwrap();
-                assert!(
-                    self.fences[index]
-                        .is_none_or(|(last, id)| told > last || Some(id) == holder.claim)
-                );
+            assert_eq!(seen(&theirs.holders), seen(&ours.holders), "{key:?}");
+            assert_eq!(seen(&theirs.waiters), seen(&ours.waiters), "{key:?}");
+            let fences: Vec<Fence> = theirs.holders.iter().filter_map(|one| one.fence).collect();
+            assert_eq!(fences.len(), theirs.holders.len(), "{key:?}");
+            assert!(fences.is_sorted_by(|a, b| a < b), "{key:?}: {fences:?}");
+            for holder in theirs.holders {
+                let told = self.fences.get(&holder.claim.unwrap());
+                assert!(told.is_none_or(|told| Some(*told) == holder.fence), "{key:?}");
             }
         }
         assert_eq!(self.nodes[0].store.keys("").await.unwrap(), self.table.keys(self.now, ""));
@@ -144,23 +177,32 @@ impl World {
 
     async fn step(&mut self, random: &mut Random) {
         let mut pick = |below: usize| usize::try_from(random.bits() % below as u64).unwrap();
-        let (what, key, node) = (pick(100), KEYS[pick(KEYS.len())], pick(self.nodes.len()));
+        let (what, (key, limit), node) =
+            (pick(100), KEYS[pick(KEYS.len())], pick(self.nodes.len()));
         let index = if self.claims.is_empty() { None } else { Some(pick(self.claims.len())) };
+        // Now and then one that does not agree on the limit.
+        let limit = if pick(12) == 0 { KEYS[pick(KEYS.len())].1 } else { limit };
+        let units = match pick(4) {
+            0 => limit,
+            some => u32::try_from(some).unwrap().min(limit),
+        };
         match (what, index) {
             (0..25, _) => {
-                self.claims.push((node, claim(key)));
+                self.claims.push((node, share(key, units, limit)));
                 self.enter(self.claims.len() - 1, Enter::Wait).await;
             }
             (25..35, _) => {
-                self.claims.push((node, claim(key)));
+                self.claims.push((node, share(key, units, limit)));
                 self.enter(self.claims.len() - 1, Enter::Try).await;
             }
-            (35..50, Some(index)) => self.enter(index, Enter::Wait).await,
-            (50..75, Some(index)) => self.leave(index).await,
+            (35..45, Some(index)) => self.enter(index, Enter::Wait).await,
+            (45..47, Some(index)) => self.enter(index, Enter::Try).await,
+            (47..53, Some(index)) => self.amend(index, units).await,
+            (53..75, Some(index)) => self.leave(index).await,
             (75..80, Some(index)) => self.revoke(index, node).await,
-            (80..90, _) => self.lapse(key, node).await,
-            (90..95, _) => self.renew(node).await,
-            (95.., _) => self.compare().await,
+            (80..86, _) => self.lapse(key, node).await,
+            (86..92, _) => self.renew(node).await,
+            (92.., _) => self.compare().await,
             _ => {}
         }
     }
@@ -169,7 +211,7 @@ impl World {
 #[tokio::test]
 async fn a_thousand_random_steps_agree_with_the_rule() {
     let server = Server::start();
-    for seed in 0..5 {
+    for seed in 0..8 {
         let _: String = server.raw().run(&["FLUSHALL"]);
         let mut world = World::new(&server).await;
         let mut random = Random::new(seed);

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use leasehold::core::{Enter, Left, Place, Renewed};
+use leasehold::core::{Enter, Left, Place, Provided, Record, Renewed};
 use leasehold::stores::Redis;
 use leasehold::{Client, ErrorKind, Store};
 use leasehold_testbed::{Redis as TestRedis, RedisSentinel};
 
-use crate::{Node, TTL, claim, fence, soon, terms};
+use crate::{Node, TTL, claim, fence, share, soon, terms};
 
 fn servers() -> RedisSentinel {
     RedisSentinel::start(&TestRedis::options())
@@ -44,6 +44,30 @@ async fn a_hold_and_the_line_go_on_after_a_failover() {
     assert!(node.extends(&held).await);
     assert_eq!(node.leave(&held).await, Left::Released);
     assert!(held_in_the_end(&other, &waiting).await > first);
+}
+
+#[tokio::test]
+async fn shares_and_records_go_on_after_a_failover() {
+    let servers = servers();
+    let (node, other) = (Node::new(&servers.url()).await, Node::new(&servers.url()).await);
+    let (first, second, waiting) = (share("job", 1, 2), share("job", 1, 2), share("job", 2, 2));
+    let fences = [node.acquire(&first).await, other.acquire(&second).await];
+    other.enter(&waiting).await;
+    let record = Record::new(b"kept", TTL).unwrap();
+    assert!(node.store.write(&first.key, Provided::Unchanged(None), &record).await.unwrap());
+    let before = node.store.read(&first.key).await.unwrap();
+    assert_eq!(servers.servers()[0].cli(&["WAIT", "1", "10000"]), "1");
+    servers.servers()[0].kill();
+    servers.until_primary(1);
+    assert_eq!(held_in_the_end(&node, &first).await, fences[0], "the same hold");
+    assert_eq!(held_in_the_end(&other, &second).await, fences[1], "the same hold");
+    assert!(node.extends(&first).await && other.extends(&second).await);
+    assert_eq!(node.store.read(&first.key).await.unwrap().written, before.written);
+    let under = Provided::Held(&node.session, &first);
+    assert!(node.store.write(&first.key, under, &record).await.unwrap());
+    assert_eq!(node.leave(&first).await, Left::Released);
+    assert_eq!(other.leave(&second).await, Left::Released);
+    assert!(held_in_the_end(&other, &waiting).await > fences[1]);
 }
 
 #[tokio::test]
@@ -173,6 +197,21 @@ async fn a_grant_counts_only_when_the_replicas_have_it() {
     assert!(fence(&other.enter(&waiting).await) > first);
 
     servers.servers()[1].pause();
+    let reader = share("shared", 1, u32::MAX);
+    let refused = [
+        node.store.enter(&node.session, &reader, Enter::Try).await.map(drop).unwrap_err(),
+        node.store.enter(&node.session, &reader, Enter::Wait).await.map(drop).unwrap_err(),
+        node.store.renew(&node.session, std::slice::from_ref(&reader)).await.map(drop).unwrap_err(),
+        {
+            let record = Record::new(b"kept", TTL).unwrap();
+            let under = Provided::Held(&node.session, &reader);
+            node.store.write(&reader.key, under, &record).await.map(drop).unwrap_err()
+        },
+    ];
+    for error in refused {
+        assert!(error.to_string().contains("0 of the 1 replicas"), "{error}");
+        assert_eq!(error.effect(), leasehold::Effect::Unknown);
+    }
     let error = node.store.enter(&node.session, &claim("other"), Enter::Try).await.unwrap_err();
     assert!(error.to_string().contains("0 of the 1 replicas"), "{error}");
     assert_eq!(error.effect(), leasehold::Effect::Unknown, "the session gives it back");

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use ::redis::Value;
-use leasehold_core::{Ahead, Fence, Left, Line, Party, Place};
+use leasehold_core::{Ahead, Fence, Left, Line, Party, Place, Reading, Version, Written};
 
 use super::failure::Failure;
 use super::keys;
@@ -19,15 +19,18 @@ pub(super) enum Entered {
     Behind(Behind),
     /// So many of those ahead are dead that the rest must be passed over by another call.
     Again,
+    /// Others see this limit.
+    Disagrees(u32),
 }
 
-/// What stands between a claim and its grant, and when that hold ends if it is not renewed.
+/// What stands between a claim and its grant, and when a lapse may let it in.
 #[derive(Debug)]
 pub(super) struct Behind {
     refused: bool,
     pub(super) rank: u32,
     pub(super) foreign: bool,
-    /// How long until the key lapses; `None` if it has no TTL.
+    /// How long until as much lapses as may let it in, if nobody renews; `None` for a stranger's
+    /// hold without a TTL.
     pub(super) lapse: Option<Duration>,
     holder: Party,
 }
@@ -45,6 +48,10 @@ pub(super) fn entered(value: Value) -> Result<Entered, Failure> {
     let refused = match fields.bytes()?.as_slice() {
         b"held" => return Ok(Entered::Held(Fence::new(fields.number()?))),
         b"again" => return Ok(Entered::Again),
+        b"disagrees" => {
+            let limit = u32::try_from(fields.number()?).map_err(|_| Failure::strange_answer())?;
+            return Ok(Entered::Disagrees(limit));
+        }
         b"waiting" => false,
         b"refused" => true,
         _ => return Err(Failure::strange_answer()),
@@ -53,13 +60,15 @@ pub(super) fn entered(value: Value) -> Result<Entered, Failure> {
     let lapse = fields.lapse()?;
     let now = fields.number()?;
     let memory = fields.bytes()?;
-    let holder = keys::holder(&memory, now, lapse);
+    let (first, entry) = (fields.bytes()?, fields.bytes()?);
+    let holder =
+        keys::holder(&memory, now, lapse).or_else(|| keys::in_line(&first, None, &entry, now));
     let foreign = holder.is_none();
     let holder = holder.unwrap_or_else(|| stranger(lapse));
     Ok(Entered::Behind(Behind { refused, rank, foreign, lapse, holder }))
 }
 
-/// What `leave` found, and whether dead claims are left to pass over.
+/// What `leave` found, and whether there is more to pass over or to grant.
 pub(super) fn left(value: Value) -> Result<(Left, bool), Failure> {
     let mut fields = Fields::of(value)?;
     let left = match fields.bytes()?.as_slice() {
@@ -80,8 +89,31 @@ pub(super) fn beaten(value: Value, claims: usize) -> Result<Vec<bool>, Failure> 
     Ok(outcome.into_iter().map(|outcome| outcome == 1).collect())
 }
 
-pub(super) fn revoked(value: Value) -> Result<bool, Failure> {
+/// What `amend` and `revoke` found, and whether there is more to pass over or to grant.
+pub(super) fn found(value: Value) -> Result<(bool, bool), Failure> {
+    let mut fields = Fields::of(value)?;
+    Ok((fields.number()? == 1, fields.bytes()? == b"again"))
+}
+
+/// Whether a record was written.
+pub(super) fn written(value: Value) -> Result<bool, Failure> {
     decode(value)
+}
+
+/// A record: sixteen digits of its version, then its bytes.
+pub(super) fn read(value: Value) -> Result<Reading, Failure> {
+    const DIGITS: usize = 16;
+    let (seconds, micros, record): (u64, u64, Option<Vec<u8>>) = decode(value)?;
+    let at = Duration::from_secs(seconds) + Duration::from_micros(micros);
+    let written = record.map(|record| {
+        let (version, value) = record.split_at_checked(DIGITS)?;
+        let version = Version::new(keys::number(version)?);
+        Some(Written { value: value.into(), version })
+    });
+    match written {
+        Some(None) => Err(Failure::strange_record()),
+        written => Ok(Reading { written: written.flatten(), at: Some(at) }),
+    }
 }
 
 pub(super) fn inspected(value: Value) -> Result<Line, Failure> {
@@ -96,8 +128,9 @@ pub(super) fn inspected(value: Value) -> Result<Line, Failure> {
     }
     while !fields.is_empty() {
         let (claim, ticket, entry) = (fields.bytes()?, fields.number()?, fields.bytes()?);
-        let waiter = keys::waiter(&claim, ticket, &entry, now);
-        line.waiters.push(waiter.ok_or_else(Failure::strange_answer)?);
+        let party = keys::in_line(&claim, Some(ticket), &entry, now);
+        let party = party.ok_or_else(Failure::strange_answer)?;
+        if party.fence.is_some() { &mut line.holders } else { &mut line.waiters }.push(party);
     }
     Ok(line)
 }

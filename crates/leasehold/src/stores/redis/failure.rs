@@ -69,6 +69,12 @@ impl Failure {
             .outcome_unknown()
     }
 
+    /// What is kept as the record of a key is none.
+    pub(super) fn strange_record() -> Self {
+        let detail = "what is kept as its record is not what this version writes; see who did, then delete it";
+        Self::new(ErrorKind::Corrupt, detail)
+    }
+
     /// The whole error.
     pub(in crate::stores) fn during(
         self,

@@ -32,15 +32,23 @@ static TAGS: LazyLock<Vec<[u8; 4]>> = LazyLock::new(|| {
     tags
 });
 
-/// The names that belong to one locked key: the key itself, its memory, its line, its waiters.
-pub(in crate::stores) fn names(key: &Key) -> [String; 4] {
+/// The names that belong to one locked key: the key itself, its memory, its line, what is known of
+/// those in line, and which of them hold.
+pub(in crate::stores) fn names(key: &Key) -> [String; 5] {
     let tag = tag(key.as_str());
     [
         key.as_str().to_owned(),
         format!("{OWN}{tag}}}:meta:{key}"),
         format!("{OWN}{tag}}}:line:{key}"),
         format!("{OWN}{tag}}}:wait:{key}"),
+        format!("{OWN}{tag}}}:hold:{key}"),
     ]
+}
+
+/// The names that belong to the record of one key: the record, and the memory of its version.
+pub(super) fn names_of_record(key: &Key) -> [String; 2] {
+    let tag = tag(key.as_str());
+    [format!("{OWN}{tag}}}:record:{key}"), format!("{OWN}{tag}}}:version:{key}")]
 }
 
 /// Whether a key would meet the store's own names.
@@ -141,26 +149,32 @@ pub(in crate::stores) fn holder(memory: &[u8], now: u64, left: Option<Duration>)
     })
 }
 
-/// A waiter, from its ticket and what is kept of it.
-pub(in crate::stores) fn waiter(
+/// One that stands in line, be it that it waits or that it holds beside others: from its ticket and
+/// what is kept of it.
+pub(in crate::stores) fn in_line(
     claim_id: &[u8],
-    ticket: u64,
+    ticket: Option<u64>,
     entry: &[u8],
     now: u64,
 ) -> Option<Party> {
-    let mut fields = entry.splitn(3, |byte| *byte == b' ');
+    let mut fields = entry.splitn(7, |byte| *byte == b' ');
     let expiry = number(fields.next()?)?;
     let _ttl = fields.next()?;
+    let units = u32::try_from(number(fields.next()?)?).ok()?;
+    let limit = u32::try_from(number(fields.next()?)?).ok()?;
+    let fence = Some(number(fields.next()?)?).filter(|fence| *fence > 0).map(Fence::new);
+    let granted = number(fields.next()?)?;
+    let since = if fence.is_some() { Some(granted) } else { ticket };
     let (owner, note) = owner_and_note(fields.next()?)?;
     Some(Party {
         claim: Some(claim(claim_id)?),
         owner,
         note,
-        fence: None,
-        age: Some(Duration::from_micros(now.saturating_sub(ticket))),
+        fence,
+        age: since.map(|since| Duration::from_micros(now.saturating_sub(since))),
         left: Some(Duration::from_millis(expiry.saturating_sub(now / 1000))),
-        units: 1,
-        limit: 1,
+        units,
+        limit,
     })
 }
 
@@ -212,12 +226,32 @@ mod tests {
     fn a_name_leads_back_to_its_key_and_to_no_other() {
         for text in ["k", "a}b", "{}x", "{u}:1", "a b", "a\nb", "*?[x]\\", "}:meta:x", "ключ"] {
             let key = Key::new(text).unwrap();
-            let [_, meta, line, wait] = names(&key);
+            let [_, meta, line, wait, hold] = names(&key);
             assert_eq!(beside(meta.as_bytes()), Some(key.clone()), "{text:?}");
             assert_eq!(beside(line.as_bytes()), Some(key.clone()), "{text:?}");
-            assert_eq!(beside(wait.as_bytes()), None, "{text:?}");
+            let [record, version] = names_of_record(&key);
+            for other in [wait, hold, record, version] {
+                assert_eq!(beside(other.as_bytes()), None, "{other:?}");
+            }
         }
         assert_eq!(beside(b"leasehold:{zzzz}:meta:k"), None, "a tag of another slot");
+    }
+
+    #[test]
+    fn an_entry_that_is_not_ours_is_nobody() {
+        let id = b"000102030405060708090a0b0c0d0e0f";
+        let party = in_line(id, Some(4), b"30 20 2 3 17 5 ab 2 menote", 10_000).unwrap();
+        assert_eq!((party.owner.as_str(), party.note.as_str()), ("me", "note"));
+        assert_eq!((party.units, party.limit, party.fence), (2, 3, Some(Fence::new(17))));
+        assert_eq!(party.age, Some(Duration::from_micros(9_995)));
+        assert_eq!(party.left, Some(Duration::from_millis(20)));
+        let waits = in_line(id, Some(4), b"30 20 2 3 0 0 ab 2 menote", 10_000).unwrap();
+        assert_eq!((waits.fence, waits.age), (None, Some(Duration::from_micros(9_996))));
+        for strange in ["", "30 20 ab 2 me", "30 20 2 3 17 ab 2 me", "30 20 2 4294967296 0 0 ab 0 "]
+        {
+            assert_eq!(in_line(id, Some(4), strange.as_bytes(), 10_000), None, "{strange:?}");
+        }
+        assert_eq!(in_line(b"leasehold", Some(4), b"30 20 2 3 17 5 ab 2 me", 10_000), None);
     }
 
     #[test]

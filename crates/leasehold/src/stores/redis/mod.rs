@@ -39,15 +39,25 @@
 //! `leasehold:{…}:meta:KEY` (the fence, and who holds), `…:line:KEY` and `…:wait:KEY` (those who
 //! wait); they vanish some time after the last use. Keys that begin with `leasehold:{` are refused.
 //!
+//! With a limit above 1 (semaphores, readers beside readers) several hold at once. The key is then
+//! held by all of them together: its value is `leasehold:LIMIT:UNITS:TIME`, nobody's token, and it
+//! lasts as long as the longest of their leases. Who they are stands in the line, and in
+//! `…:hold:KEY` when each of them lapses. Whoever deletes the key ends all of them.
+//!
+//! A record is kept under `leasehold:{…}:record:KEY`, for as long as it says, and its last version
+//! under `…:version:KEY` for an hour more.
+//!
 //! # What it promises
 //!
 //! - One at a time among all who use this layout, as long as the server keeps its data and its
 //!   clock moves evenly. A claim of a key of any type, or without TTL, waits.
 //! - First come, first served among leasehold's own, handed over by the releasing step itself.
 //!   After a stranger's hold the first in line finds out by asking every 50 ms.
+//! - Each claim has its own lease, also among those who hold at once: one that lapsed is passed over
+//!   by whoever looks next. A stranger's hold counts as all of the limit.
 //! - Fences are `max(last + 1, the server's clock in microseconds)`: they grow through release,
 //!   expiry, deletion of the key, a flush and a restart without persistence, unless the server's
-//!   clock is set back by as much in the same moment.
+//!   clock is set back by as much in the same moment. Versions of records are counted the same way.
 //!
 //! # What it does not promise
 //!
@@ -60,16 +70,17 @@
 //!   backwards is clamped by whoever looks next.
 //! - A server that evicts keys when its memory is full (`maxmemory-policy` other than
 //!   `noeviction`) may evict a lock. Use `noeviction`.
-//! - Limits above 1 (semaphores, readers beside readers) are refused.
+//! - A claim costs the same however many wait and however many hold, with one exception: the first
+//!   look after the server's clock was set back visits all who hold beside each other.
 //!
 //! # Access list
 //!
 //! A user needs `&leasehold:wake:*`, the names of its keys and `~leasehold:*`, and the commands
 //! `+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del
-//! +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrank
-//! +zscore +zcard +zpopmin`, with `replicas=` also `+wait`. `+script|load` may be left out (and
-//! `+scan`, if nobody lists keys; `+select`, in database 0). `leasehold doctor` reads `+info
-//! +config|get` as well, and says so if it may not.
+//! +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange
+//! +zrangebyscore +zrank +zscore +zcard`, with `replicas=` also `+wait`. `+script|load` may be left
+//! out (and `+scan`, if nobody lists keys; `+select`, in database 0). `leasehold doctor` reads
+//! `+info +config|get` as well, and says so if it may not.
 
 pub(in crate::stores) mod answers;
 pub(in crate::stores) mod config;
@@ -98,8 +109,8 @@ const MIN_TTL: Duration = Duration::from_millis(100);
 const GUARANTEES: Guarantees = Guarantees {
     min_ttl: MIN_TTL,
     line: true,
-    counting: false,
-    records: false,
+    counting: true,
+    records: true,
     lease: LeaseScope::Claim,
     // About a millisecond of the server's time.
     renew_batch: 256,

@@ -29,10 +29,13 @@ pub(in crate::stores) static ENTER: LazyLock<Script> =
     script!("common", "enter", "line", "enter_contended");
 pub(in crate::stores) static LEAVE: LazyLock<Script> =
     script!("leave", "common", "line", "leave_contended");
+pub(in crate::stores) static AMEND: LazyLock<Script> = script!("common", "line", "amend");
 pub(in crate::stores) static BEAT: LazyLock<Script> = script!("common", "line", "beat");
 pub(in crate::stores) static REVOKE: LazyLock<Script> = script!("common", "line", "revoke");
 pub(in crate::stores) static INSPECT: LazyLock<Script> = script!("common", "line", "inspect");
+pub(in crate::stores) static READ: LazyLock<Script> = script!("read");
+pub(in crate::stores) static WRITE: LazyLock<Script> = script!("common", "line", "write");
 
-pub(in crate::stores) fn all() -> [&'static Script; 5] {
-    [&*ENTER, &*LEAVE, &*BEAT, &*REVOKE, &*INSPECT]
+pub(in crate::stores) fn all() -> [&'static Script; 8] {
+    [&*ENTER, &*LEAVE, &*AMEND, &*BEAT, &*REVOKE, &*INSPECT, &*READ, &*WRITE]
 }

@@ -18,6 +18,7 @@ use super::config::Config;
 use super::connection::{Connection, Live};
 use super::failure::Failure;
 use super::inbox::{Inbox, Standing, channel_name};
+use super::scripts::Script;
 use super::session::Session;
 use super::{GUARANTEES, examine, keys, scripts};
 use crate::clock;
@@ -62,18 +63,8 @@ impl Redis {
         Ok(Self { connection: Connection::new(Config::parse(url)?, inbox.clone()), inbox })
     }
 
-    /// Refuses what the store does not keep.
-    fn admit(&self, attempt: &'static str, claim: &Claim) -> Result<()> {
-        if claim.limit() > 1 {
-            let detail = "a Redis server keeps limits of 1 only; use another store for semaphores and for readers beside readers";
-            return Err(Error::new(ErrorKind::Unsupported, attempt, detail)
-                .at(self)
-                .about(&claim.key));
-        }
-        self.admit_key(attempt, &claim.key)
-    }
-
-    fn admit_key(&self, attempt: &'static str, key: &Key) -> Result<()> {
+    /// Refuses what would meet the store's own names.
+    fn admit(&self, attempt: &'static str, key: &Key) -> Result<()> {
         if keys::is_own(key) {
             let detail = "keys that begin with `leasehold:{` are the store's own";
             return Err(Error::new(ErrorKind::Invalid, attempt, detail).at(self).about(key));
@@ -99,7 +90,8 @@ impl Redis {
             Enter::Try => ("try", None),
             Enter::Wait => ("wait", Some(channel_name(session.channel()))),
         };
-        let arguments = [token.as_str(), &ttl, mode, &tail];
+        let (units, limit) = (claim.units().to_string(), claim.limit().to_string());
+        let arguments = [token.as_str(), &ttl, mode, &tail, &units, &limit];
         let answer = self.connection.request(async |live| {
             if let Some(channel) = channel {
                 live.subscribe(channel).await?;
@@ -146,11 +138,74 @@ impl Redis {
         }
     }
 
-    async fn ask_for_line(&self, key: &Key) -> Result<Line, Failure> {
-        let names = keys::names(key);
+    async fn ask_to_amend(&self, session: &Session, claim: &Claim) -> Result<bool, Failure> {
+        let tail = keys::tail(session.channel(), session.owner(), &claim.note);
+        let (token, units) = (claim.id.to_hex(), claim.units().to_string());
+        self.ask_until_done(&scripts::AMEND, &claim.key, &[&token, &units, &tail]).await
+    }
+
+    /// Asks again for as long as there is more to pass over or to grant. What the first answer found.
+    async fn ask_until_done(
+        &self,
+        script: &Script,
+        key: &Key,
+        arguments: &[&str],
+    ) -> Result<bool, Failure> {
+        let (names, mut found) = (keys::names(key), None);
+        loop {
+            let answer = self
+                .connection
+                .request(async |live| live.wire.run(script, &names, arguments).await);
+            let (now, again) = answers::found(answer.await?)?;
+            let found = *found.get_or_insert(now);
+            if !again {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn ask_to_read(&self, key: &Key) -> Result<Reading, Failure> {
+        let [record, _] = keys::names_of_record(key);
+        let nothing: [&str; 0] = [];
         let answer = self
             .connection
-            .request(async |live| live.wire.run(&scripts::INSPECT, &names, &[]).await);
+            .request(async |live| live.wire.run(&scripts::READ, &[record], &nothing).await);
+        answers::read(answer.await?)
+    }
+
+    async fn ask_to_write(
+        &self,
+        key: &Key,
+        provided: Provided<'_>,
+        record: &Record,
+    ) -> Result<bool, Failure> {
+        let names = [&keys::names(key)[..], &keys::names_of_record(key)[..]].concat();
+        // Upwards, to the server's whole milliseconds.
+        let keep = record.keep().as_nanos().div_ceil(1_000_000).to_string();
+        let (what, which) = match provided {
+            Provided::Unchanged(version) => {
+                let version = version.map(|version| format!("{:016}", version.get()));
+                ("version", version.unwrap_or_default())
+            }
+            Provided::Held(_, claim) => ("held", claim.id.to_hex()),
+        };
+        let arguments = [record.value(), keep.as_bytes(), what.as_bytes(), which.as_bytes()];
+        let answer = self.connection.request(async |live| {
+            let answer = live.wire.run(&scripts::WRITE, &names, &arguments).await?;
+            let written = answers::written(answer)?;
+            if written {
+                self.wait_for_replicas(&live).await?;
+            }
+            Ok(written)
+        });
+        answer.await
+    }
+
+    async fn ask_for_line(&self, key: &Key) -> Result<Line, Failure> {
+        let (names, nothing): (_, [&str; 0]) = (keys::names(key), []);
+        let answer = self
+            .connection
+            .request(async |live| live.wire.run(&scripts::INSPECT, &names, &nothing).await);
         answers::inspected(answer.await?)
     }
 
@@ -294,7 +349,7 @@ impl Store for Redis {
     ) -> BoxFuture<'a, Result<Place>> {
         const ATTEMPT: &str = "enter the line of";
         async move {
-            self.admit(ATTEMPT, claim)?;
+            self.admit(ATTEMPT, &claim.key)?;
             let Some(terms) = self.session(session) else {
                 let ended = Error::new(ErrorKind::SessionEnded, ATTEMPT, "open a new session");
                 return Err(ended.at(self).about(&claim.key));
@@ -307,6 +362,10 @@ impl Store for Redis {
                 let entered = self.ask_to_enter(&terms, claim, enter).await;
                 match entered.map_err(|failure| failure.during(ATTEMPT, self, Some(&claim.key)))? {
                     Entered::Again => {}
+                    Entered::Disagrees(limit) => {
+                        self.inbox.forget(claim.id);
+                        return Err(Error::disagrees(claim, limit).at(self));
+                    }
                     Entered::Held(fence) => {
                         self.inbox.holds(claim.id);
                         return Ok(Place::Held(fence));
@@ -360,7 +419,7 @@ impl Store for Redis {
         claim: &'a Claim,
     ) -> BoxFuture<'a, Result<Left>> {
         async move {
-            self.admit_key("release", &claim.key)?;
+            self.admit("release", &claim.key)?;
             let left = self.ask_to_leave(claim.id, &claim.key).await;
             left.map_err(|failure| failure.during("release", self, Some(&claim.key)))
         }
@@ -369,40 +428,54 @@ impl Store for Redis {
 
     fn amend<'a>(
         &'a self,
-        _session: &'a SessionId,
+        session: &'a SessionId,
         claim: &'a Claim,
     ) -> BoxFuture<'a, Result<bool>> {
-        let detail = "this store cannot amend a hold";
-        let error = Error::new(ErrorKind::Unsupported, "amend the hold of", detail);
-        futures::future::ready(Err(error.at(self).about(&claim.key))).boxed()
+        const ATTEMPT: &str = "amend the hold of";
+        async move {
+            self.admit(ATTEMPT, &claim.key)?;
+            let Some(session) = self.session(session) else { return Ok(false) };
+            let amended = self.ask_to_amend(&session, claim).await;
+            amended.map_err(|failure| failure.during(ATTEMPT, self, Some(&claim.key)))
+        }
+        .boxed()
     }
 
     fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
-        let detail = "this store keeps no records";
-        let error = Error::new(ErrorKind::Unsupported, "read the record of", detail);
-        futures::future::ready(Err(error.at(self).about(key))).boxed()
+        const ATTEMPT: &str = "read the record of";
+        async move {
+            self.admit(ATTEMPT, key)?;
+            let reading = self.ask_to_read(key).await;
+            reading.map_err(|failure| failure.during(ATTEMPT, self, Some(key)))
+        }
+        .boxed()
     }
 
     fn write<'a>(
         &'a self,
         key: &'a Key,
-        _provided: Provided<'a>,
-        _record: &'a Record,
+        provided: Provided<'a>,
+        record: &'a Record,
     ) -> BoxFuture<'a, Result<bool>> {
-        let detail = "this store keeps no records";
-        let error = Error::new(ErrorKind::Unsupported, "write the record of", detail);
-        futures::future::ready(Err(error.at(self).about(key))).boxed()
+        const ATTEMPT: &str = "write the record of";
+        async move {
+            self.admit(ATTEMPT, key)?;
+            if let Provided::Held(session, _) = provided
+                && self.session(session).is_none()
+            {
+                return Ok(false);
+            }
+            let written = self.ask_to_write(key, provided, record).await;
+            written.map_err(|failure| failure.during(ATTEMPT, self, Some(key)))
+        }
+        .boxed()
     }
 
     fn revoke<'a>(&'a self, key: &'a Key, claim: &'a ClaimId) -> BoxFuture<'a, Result<bool>> {
         const ATTEMPT: &str = "revoke a claim on";
         async move {
-            self.admit_key(ATTEMPT, key)?;
-            let (names, token) = (keys::names(key), claim.to_hex());
-            let answer = self
-                .connection
-                .request(async |live| live.wire.run(&scripts::REVOKE, &names, &[&token]).await);
-            let revoked = answer.await.and_then(answers::revoked);
+            self.admit(ATTEMPT, key)?;
+            let revoked = self.ask_until_done(&scripts::REVOKE, key, &[&claim.to_hex()]).await;
             revoked.map_err(|failure| failure.during(ATTEMPT, self, Some(key)))
         }
         .boxed()
@@ -411,7 +484,7 @@ impl Store for Redis {
     fn inspect<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Line>> {
         const ATTEMPT: &str = "inspect";
         async move {
-            self.admit_key(ATTEMPT, key)?;
+            self.admit(ATTEMPT, key)?;
             let line = self.ask_for_line(key).await;
             line.map_err(|failure| failure.during(ATTEMPT, self, Some(key)))
         }

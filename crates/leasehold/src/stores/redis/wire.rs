@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{
     AsyncConnectionConfig, Cmd, ErrorKind as DriverErrorKind, FromRedisValue, ProtocolVersion,
-    PushInfo, PushKind, RedisConnectionInfo, RedisError, Value, cmd,
+    PushInfo, PushKind, RedisConnectionInfo, RedisError, ToRedisArgs, Value, cmd,
 };
 use futures::future::join_all;
 use tokio::task::AbortHandle;
@@ -99,7 +99,7 @@ impl Wire {
         &self,
         script: &Script,
         keys: &[String],
-        arguments: &[&str],
+        arguments: &[impl ToRedisArgs],
     ) -> Result<Value, Failure> {
         let call = |command, text: &str| {
             let mut call = cmd(command);
@@ -385,4 +385,4 @@ fn denied(what: &str) -> Failure {
 
 /// What a user of the store must be allowed to run: as in the documentation of the store.
 const ACL_COMMANDS: &str = "+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del \
-     +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrank +zscore +zcard +zpopmin";
+     +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrangebyscore +zrank +zscore +zcard";

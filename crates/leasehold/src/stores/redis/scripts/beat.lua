@@ -1,26 +1,29 @@
--- KEYS: K M L W of each claim.  ARGV: ttl, then of each: claim, 'held' or 'waiting'.
+-- KEYS: K M L W H of each claim.  ARGV: ttl, then of each: claim, 'held' or 'waiting'.
 -- Returns 1 for each claim that is extended, 0 for each that is lost.
-local ttl, now, outcome = ARGV[1], micros(), {}
-for i = 1, #KEYS / 4 do
-  local K, M, L, W = KEYS[4 * i - 3], KEYS[4 * i - 2], KEYS[4 * i - 1], KEYS[4 * i]
+now = micros()
+local ttl, outcome = ARGV[1], {}
+for i = 1, #KEYS / 5 do
+  K, M, L, W, H = KEYS[5 * i - 4], KEYS[5 * i - 3], KEYS[5 * i - 2], KEYS[5 * i - 1], KEYS[5 * i]
+  last = nil
   local claim, waiting = ARGV[2 * i], ARGV[2 * i + 1] == 'waiting'
-  local value = value_of(K)
-  local entry = waiting and value ~= claim and in_line(L, W, now, claim)
-  if value == claim then
+  local found = value_of(K)
+  if found == claim then
     redis.call('PEXPIRE', K, ttl)
     local fence = last_fence(redis.call('GET', M))
-    if fence then keep_memory(M, now, fence, ttl) end
-    outcome[i] = 1
-  elseif entry then
-    local tail = string.match(entry, '^%d+ %d+ (.*)$')
-    redis.call('HSET', W, claim, whole(math.floor(now / 1000) + ttl) .. ' ' .. ttl .. ' ' .. tail)
-    keep_line(L, W, ttl)
-    if not value then hand(K, M, L, W, now, '') end
+    if fence then keep_memory(fence, ttl) end
     outcome[i] = 1
   else
-    -- Also a holder that is found back in the line: a failover rewound its grant.
-    withdraw(L, W, claim)
-    outcome[i] = 0
+    look(found)
+    local entry = standing(claim)
+    if entry and (waiting or entry.fence > 0) then
+      refresh(claim, entry, ttl)
+      outcome[i] = 1
+    else
+      -- Also a holder that is found back in the line: a failover rewound its grant.
+      drop(claim, entry)
+      outcome[i] = 0
+    end
+    settle('')
   end
 end
 return outcome

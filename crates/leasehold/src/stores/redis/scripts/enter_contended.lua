@@ -1,50 +1,85 @@
-local now = micros()
-local value = value_of(K)
+now = micros()
+look(value_of(K))
 local holder, holder_ttl, fence = holder_in(meta)
 
 if value == claim then
   redis.call('PEXPIRE', K, ttl)
   -- The memory was deleted behind our back: another fence is the best that can be done.
-  if holder ~= claim then return {'held', record(M, last, now, claim, ttl, tail)} end
-  keep_memory(M, now, tonumber(fence), ttl)
+  if holder ~= claim then return {'held', remember(claim, ttl, tail)} end
+  keep_memory(tonumber(fence), ttl)
   return {'held', fence}
 end
 
-if not value then
-  -- K is free, but those in line come first.
-  local outcome, head, head_fence = hand(K, M, L, W, now, claim)
-  if outcome == 'again' then return {'again'} end
-  if outcome == 'free' then
-    redis.call('SET', K, claim, 'PX', ttl)
-    return {'held', record(M, last, now, claim, ttl, tail)}
-  end
-  if head == claim then
-    redis.call('PEXPIRE', K, ttl)
-    return {'held', head_fence}
-  end
-  value, meta = head, redis.call('GET', M)
+local entry, there = standing(claim), value
+if entry then refresh(claim, entry, ttl) end
+-- Those in line come first.
+if settle(claim) then return {'again'} end
+if value == claim then return {'held', whole(last)} end
+entry = entry and entry_of(claim)
+if entry and entry.fence > 0 then return {'held', whole(entry.fence)} end
+if value ~= there then
+  meta = redis.call('GET', M)
   holder, holder_ttl = holder_in(meta)
 end
 
-local left = redis.call('PTTL', K)
-if holder == value and (left < 0 or left > holder_ttl) then
-  -- The server's clock was set back, or somebody took the TTL away: no hold of ours outlasts its ttl.
-  redis.call('PEXPIRE', K, holder_ttl)
-  left = holder_ttl
+local agreed = limit or (holder == value and 1)
+if not agreed then
+  local _, first = first_waiting()
+  if steps <= 0 then return {'again'} end
+  agreed = first and first.limit
+end
+local wanted = {
+  expiry = ms + ttl, ttl = tonumber(ttl), units = tonumber(ARGV[5]), limit = tonumber(ARGV[6]),
+  fence = 0, since = 0, tail = tail,
+}
+if not entry and agreed and not agree(agreed, wanted.limit) then return {'disagrees', agreed} end
+
+if not entry and fits(wanted) and redis.call('ZCARD', L) == held then
+  if wanted.limit > 1 then join(claim) end
+  local granted = grant(claim, wanted)
+  if limit then keep_line(ttl) end
+  save()
+  return {'held', granted}
+end
+
+local left
+if limit then
+  -- Who wants to be alone waits for the last of them, who wants less for the first.
+  local lapse = redis.call(wanted.units == wanted.limit and 'ZREVRANGE' or 'ZRANGE', H, 0, 0, 'WITHSCORES')
+  left = lapse[2] - ms
+else
+  left = redis.call('PTTL', K)
+  if holder == value and (left < 0 or left > holder_ttl) then
+    -- The server's clock was set back, or somebody took the TTL away: no hold of ours outlasts its ttl.
+    redis.call('PEXPIRE', K, holder_ttl)
+    left = holder_ttl
+  end
 end
 
 local rank
 if ARGV[3] == 'try' then
   -- One that stood in line until now counts those ahead of it, not all.
-  rank = redis.call('ZRANK', L, claim) or redis.call('ZCARD', L)
-  withdraw(L, W, claim)
+  rank = (redis.call('ZRANK', L, claim) or redis.call('ZCARD', L)) - held
+  drop(claim, entry)
+  -- It may have been in the way of those behind it.
+  if entry then settle('') end
 else
-  if not in_line(L, W, now, claim) then
-    local last_ticket = redis.call('ZREVRANGE', L, 0, 0, 'WITHSCORES')[2] or 0
-    redis.call('ZADD', L, math.max(last_ticket + 1, now), claim)
+  if not entry then
+    join(claim)
+    write(claim, wanted)
+    keep_line(ttl)
   end
-  redis.call('HSET', W, claim, whole(math.floor(now / 1000) + ttl) .. ' ' .. ttl .. ' ' .. tail)
-  keep_line(L, W, ttl)
-  rank = redis.call('ZRANK', L, claim)
+  rank = redis.call('ZRANK', L, claim) - held
 end
-return {ARGV[3] == 'try' and 'refused' or 'waiting', rank, left, whole(now), holder == value and meta or ''}
+-- Who stands behind one that does not fit gets in when that one dies, too.
+if limit and rank > 0 and blocked then left = math.min(left, blocked) end
+
+local first, first_entry = '', ''
+if limit then
+  first = redis.call('ZRANGE', L, 0, 0)[1]
+  first_entry = redis.call('HGET', W, first) or ''
+end
+return {
+  ARGV[3] == 'try' and 'refused' or 'waiting', rank, left, whole(now),
+  holder == value and meta or '', first, first_entry,
+}

@@ -1,6 +1,6 @@
-local now = micros()
-local stood = in_line(L, W, now, claim)
-withdraw(L, W, claim)
-if stood and found == 'gone' then found = 'withdrawn' end
-local outcome = not value and hand(K, M, L, W, now, '')
-return {found, outcome == 'again' and outcome or ''}
+now = micros()
+look(type(there) == 'table' or there)
+local entry = standing(claim)
+if entry then found = entry.fence > 0 and 'released' or 'withdrawn' end
+drop(claim, entry)
+return {found, settle('') and 'again' or ''}

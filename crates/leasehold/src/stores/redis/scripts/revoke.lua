@@ -1,18 +1,19 @@
--- KEYS: K M L W.  ARGV: claim.
--- Returns 1 if the claim was there. Never touches a K that the memory does not know as ours.
-local K, M, L, W = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+-- KEYS: K M L W H.  ARGV: claim.
+-- Returns 1 if the claim was there, else 0, and 'again' beside it if there is more to pass over or to grant.
+-- Never touches a K that the memory does not know as ours.
 local claim = ARGV[1]
-local now, value = micros(), value_of(K)
+now = micros()
+look(value_of(K))
 local holder, _, _, session = holder_in(redis.call('GET', M))
-if value == claim and holder == claim then
+local there = value == claim and holder == claim
+if there then
   redis.call('DEL', K)
   value = false
 else
-  local entry = in_line(L, W, now, claim)
-  withdraw(L, W, claim)
-  if not entry then return 0 end
-  session = string.match(entry, '^%d+ %d+ (%S+)')
+  local entry = standing(claim)
+  drop(claim, entry)
+  there = entry ~= nil
+  session = entry and session_in(entry.tail)
 end
-wake(session, 'lost ' .. claim)
-if not value then hand(K, M, L, W, now, '') end
-return 1
+if there then wake(session, 'lost ' .. claim) end
+return {there and 1 or 0, settle('') and 'again' or ''}
