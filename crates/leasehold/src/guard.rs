@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use leasehold_core::backoff::Backoff;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+use leasehold_core::{Claim, SessionId};
 use leasehold_core::{Fence, Key, Left, Moment, Note, Provided, Record};
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +77,12 @@ impl Guard {
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.entry.claim.key
+    }
+
+    /// What the store knows the hold by.
+    #[cfg(any(feature = "etcd", feature = "zookeeper"))]
+    pub(crate) fn claim(&self) -> (&SessionId, &Claim) {
+        (&self.entry.session, &self.entry.claim)
     }
 
     /// The fencing token of this hold.

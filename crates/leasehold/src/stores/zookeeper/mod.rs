@@ -90,11 +90,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use leasehold_core::{Note, SessionId, Terms};
+use leasehold_core::{Claim, Note, SessionId, Terms};
 use tokio::sync::OnceCell;
 
 use self::config::Config;
-use self::ledger::Ledger;
+use self::ledger::{Ledger, Seat};
 use self::session::{Session, Sessions, credentials, session_id};
 use self::wire::{Credentials, Failure, Link, Opened, Pace};
 use crate::error::{Error, ErrorKind, Result};
@@ -139,6 +139,14 @@ impl ZooKeeper {
                 tick: OnceCell::new(),
             }),
         })
+    }
+
+    /// The path of a claim's node, if this handle has put it there.
+    pub(crate) fn node_of_claim(&self, session: &SessionId, claim: &Claim) -> Option<String> {
+        match self.carried(session)?.ledger.seat(claim.id)? {
+            Seat::Known { node, .. } => Some(node.path),
+            Seat::Doubtful => None,
+        }
     }
 
     fn config(&self) -> &Config {
