@@ -3,6 +3,8 @@
 hold  says "waiting", takes the lock and says "held"; releases at a line of input and says
       "released"
 try   says "held" and releases, or says "refused"
+write NODE VALUE: puts VALUE at PATH in a transaction that checks NODE; says "written", or why not
+read  says what is at PATH
 """
 
 import sys
@@ -18,7 +20,18 @@ verb, hosts, path = sys.argv[1:4]
 client = KazooClient(hosts=hosts, timeout=10)
 client.start(timeout=30)
 lock = client.Lock(path, "a kazoo")
-if verb == "hold":
+if verb == "write":
+    node, value = sys.argv[4:6]
+    client.ensure_path(path)
+    transaction = client.transaction()
+    transaction.check(node, -1)
+    transaction.set_data(path, value.encode())
+    results = transaction.commit()
+    failed = [type(it).__name__ for it in results if isinstance(it, Exception)]
+    say(" ".join(failed) or "written")
+elif verb == "read":
+    say(client.get(path)[0].decode())
+elif verb == "hold":
     say("waiting")
     lock.acquire()
     say("held")
