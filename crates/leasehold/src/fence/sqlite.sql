@@ -18,7 +18,8 @@ CREATE TABLE IF NOT EXISTS leasehold_fences (
 -- What a function is elsewhere. Nothing can be read from it.
 CREATE VIEW IF NOT EXISTS leasehold_fence (resource, token) AS SELECT '', 0 WHERE 0;
 
--- Not an upsert: an INSERT OR IGNORE of the caller would reach into it.
+-- Not an upsert: the conflict clause of an outer statement goes over those of a trigger
+-- (sqlite.org/lang_createtrigger.html).
 CREATE TRIGGER IF NOT EXISTS leasehold_fence_check INSTEAD OF INSERT ON leasehold_fence BEGIN
     SELECT raise(ABORT, 'leasehold: no fence')
         WHERE NEW.resource IS NULL OR typeof(NEW.token) <> 'integer' OR NEW.token < 0;
