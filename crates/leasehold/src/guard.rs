@@ -27,7 +27,8 @@ use crate::session::{Entry, Handle};
 /// - While the process is scheduled, the loss is signalled before the deadline, whether or not the
 ///   store answers. After a stop or a suspend the first `check` fails.
 /// - A stopped process can do nothing. Everything else is the job of the [`fence`](Guard::fence):
-///   hand it to what the lock protects, and let that refuse a smaller one than it has seen.
+///   hand it to what the lock protects, and let that refuse a smaller one than it has seen. The
+///   module [`fence`](crate::fence) has what that takes for databases, files and services.
 ///
 /// Dropping a guard releases the hold in the background; [`release`](Guard::release) also says
 /// whether it was still ours.

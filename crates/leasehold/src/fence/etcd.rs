@@ -61,11 +61,9 @@ pub fn hold(store: &Etcd, guard: &Guard) -> Result<Hold> {
     let (session, claim) = guard.claim();
     let key = store.key_of_claim(session, claim);
     let before = i64::try_from(guard.fence().get()).ok().and_then(|fence| fence.checked_add(1));
-    match (key, before) {
-        (Some(key), Some(before)) => Ok(Hold { key, after: 0, before, fence: guard.fence() }),
-        _ => {
-            let detail = "the guard is of a client that does not use this store handle";
-            Err(Error::new(ErrorKind::Invalid, "name the hold on", detail).about(guard.key()))
-        }
+    if let (Some(key), Some(before)) = (key, before) {
+        return Ok(Hold { key, after: 0, before, fence: guard.fence() });
     }
+    let detail = "the guard is of a client that does not use this store handle";
+    Err(Error::new(ErrorKind::Invalid, "name the hold on", detail).about(guard.key()))
 }

@@ -45,7 +45,7 @@
 //! refuse the other one as well, the write itself has to be compared: hand the fence on from the
 //! extensions to a [database](super::sql) or [file](super::file).
 //!
-//! Several servers before one resource need one ledger: a SQLite file serves the processes of one
+//! Several servers before one resource need one ledger: a `SQLite` file serves the processes of one
 //! machine.
 //!
 //! The resource is the request's path, byte for byte, and requests that change nothing (GET, HEAD,
@@ -130,7 +130,7 @@ impl FenceLayer {
     /// What is to be answered instead of letting the request through.
     async fn judge(&self, resource: &str, headers: &HeaderMap) -> Result<Fence, Problem> {
         let token = fence_of(headers).map_err(Problem::Header)?;
-        self.ledger.advance(resource, token).await.map_err(Problem::of)?;
+        self.ledger.advance(resource, token).await.map_err(|error| Problem::of(&error))?;
         Ok(token)
     }
 }
@@ -206,7 +206,7 @@ enum Problem {
 }
 
 impl Problem {
-    fn of(error: Error) -> Self {
+    fn of(error: &Error) -> Self {
         if let Some(stale) = error.stale_fence() {
             return Self::Stale(stale.clone());
         }

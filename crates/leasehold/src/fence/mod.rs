@@ -9,7 +9,7 @@
 //!
 //! | what is written | how it refuses | in one step with the write |
 //! |---|---|---|
-//! | PostgreSQL, SQLite | [`sql`]: a function, or a trigger | the transaction |
+//! | PostgreSQL, `SQLite` | [`sql`]: a function, or a trigger | the transaction |
 //! | Redis | [`redis`](mod@redis): a script around the command | the script |
 //! | etcd | `etcd::hold`: the transaction compares the hold itself | the transaction |
 //! | ZooKeeper | `zookeeper::hold_node`: the transaction checks the hold's node | the transaction |

@@ -1,5 +1,8 @@
 -- leasehold: a resource refuses a writer whose fence is smaller than the greatest it has seen.
--- Safe to run again. Every name carries its schema, so no search_path can lead elsewhere.
+-- Safe to run again. Every name carries its schema, so no search_path can lead elsewhere. Then let
+-- the writers in:
+--
+--   GRANT SELECT, INSERT, UPDATE ON :schema.leasehold_fences TO app;
 --
 -- In the transaction of the write, first:
 --   SELECT :schema.leasehold_fence('jobs/42', 34);

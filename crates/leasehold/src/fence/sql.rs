@@ -1,4 +1,4 @@
-//! PostgreSQL and SQLite: checked and advanced in the transaction of the write itself.
+//! PostgreSQL and `SQLite`: checked and advanced in the transaction of the write itself.
 //!
 //! The texts are plain SQL (`leasehold fence sql` prints them): run them once, as a migration.
 //!
@@ -16,6 +16,8 @@
 //!   the first ever. A transaction that rolls back has not been seen.
 //! - Under `REPEATABLE READ` and `SERIALIZABLE` a transaction that had to wait may fail with 40001,
 //!   as always there; the next attempt is judged anew.
+//! - A transaction that writes several resources calls it for each, in one order everywhere, or it
+//!   may deadlock with another (40P01: run it again).
 //! - Call it first: in `READ COMMITTED` each *statement* sees what was committed before it began,
 //!   and the ones after this call began after the wait.
 //!
@@ -24,7 +26,7 @@
 //! former. An `UPDATE` that leaves the column alone counts as under the row's own fence: give no
 //! column where that is not enough, and writers without a fence are refused (SQLSTATE LHF02).
 //!
-//! **SQLite** has neither functions in SQL nor variables of a transaction; a view with a trigger is
+//! **`SQLite`** has neither functions in SQL nor variables of a transaction; a view with a trigger is
 //! the function:
 //!
 //! ```sql
@@ -34,7 +36,7 @@
 //! COMMIT;
 //! ```
 //!
-//! It fails with "leasehold: stale fence" and leaves the transaction open, as SQLite does: roll it
+//! It fails with "leasehold: stale fence" and leaves the transaction open, as `SQLite` does: roll it
 //! back, never commit it. [`sqlite_table`] fences a table's inserts and updates by a column,
 //! whatever the program makes of the error.
 //!
@@ -75,7 +77,7 @@ pub struct Table<'a> {
 }
 
 /// What a PostgreSQL database needs, in `schema`: a table, the function `leasehold_fence` and the
-/// trigger function. Whoever writes needs `INSERT`, `SELECT` and `UPDATE` on `leasehold_fences`.
+/// trigger function. Whoever writes needs `SELECT`, `INSERT` and `UPDATE` on `leasehold_fences`.
 ///
 /// # Errors
 ///
@@ -101,7 +103,7 @@ pub fn postgres_table(schema: &str, table: &Table<'_>) -> Result<String> {
     Ok(fill(include_str!("postgres_table.sql"), &values))
 }
 
-/// What a SQLite database needs.
+/// What a `SQLite` database needs.
 pub const SQLITE: &str = include_str!("sqlite.sql");
 
 /// What fences a table there, after [`SQLITE`]. The column has to be one of integers.
@@ -150,15 +152,12 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
         filled.push_str(before);
         let end = after.find(|c: char| !c.is_ascii_lowercase() && c != '_');
         let (name, beyond) = after.split_at(end.unwrap_or(after.len()));
-        match values.iter().find(|(known, _)| *known == name) {
-            Some((_, value)) => {
-                filled.push_str(value);
-                rest = beyond;
-            }
-            None => {
-                filled.push(':');
-                rest = after;
-            }
+        if let Some((_, value)) = values.iter().find(|(known, _)| *known == name) {
+            filled.push_str(value);
+            rest = beyond;
+        } else {
+            filled.push(':');
+            rest = after;
         }
     }
     filled + rest

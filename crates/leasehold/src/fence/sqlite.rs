@@ -1,4 +1,4 @@
-//! The ledger in a SQLite file: survives its process, shared by those of one machine.
+//! The ledger in a `SQLite` file: survives its process, shared by those of one machine.
 
 use std::fmt;
 use std::fs::DirBuilder;

@@ -1,5 +1,5 @@
 -- leasehold: a resource refuses a writer whose fence is smaller than the greatest it has seen.
--- Safe to run again. For SQLite 3.24 and later.
+-- Safe to run again. For SQLite 3.9 and later.
 --
 -- In the transaction of the write, first:
 --   BEGIN IMMEDIATE;
