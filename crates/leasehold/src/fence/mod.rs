@@ -14,7 +14,7 @@
 //! | etcd | `etcd::hold`: the transaction compares the hold itself | the transaction |
 //! | ZooKeeper | `zookeeper::hold_node`: the transaction checks the hold's node | the transaction |
 //! | a service over HTTP | `http`: a header and a tower layer | no: see there |
-//! | a file | [`file`]: a guard beside it | a lock of the kernel, in that order |
+//! | a file | [`file`](mod@file): a guard beside it | a lock of the kernel, in that order |
 //! | anything else | a [`Ledger`], or `leasehold fence check` | no: as for HTTP |
 //!
 //! The rule is [`Fence::check`](crate::Fence::check), for resources that keep the number themselves.

@@ -32,7 +32,8 @@ use crate::guard::Guard;
 use crate::stores::zookeeper::ZooKeeper;
 
 /// The path of the node that is there as long as the hold is, the chroot included; any version of
-/// it will do (−1). Ask for it once, when the lock was granted; no IO happens.
+/// it will do (−1). Ask for it when the lock was granted, and again when a writer became a reader
+/// (`RwLock` guards); no IO happens.
 ///
 /// # Errors
 ///

@@ -50,8 +50,9 @@ async fn ask(
     fences: &[&str],
     body: &str,
 ) -> (u16, String, String) {
-    let fences: String =
+    let fences: Vec<_> =
         fences.iter().map(|fence| format!("Leasehold-Fence: {fence}\r\n")).collect();
+    let fences = fences.concat();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{fences}\
          Content-Length: {}\r\n\r\n{body}",

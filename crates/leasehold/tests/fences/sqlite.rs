@@ -1,4 +1,4 @@
-//! SQLite: the printed SQL, and the ledger that uses it.
+//! `SQLite`: the printed SQL, and the ledger that uses it.
 
 use std::path::{Path, PathBuf};
 
