@@ -4,6 +4,8 @@ lead  the same by an election: "waiting", "held" when it leads, "released"
 hold  says "waiting", takes the lock and says "held"; releases at a line of input and says
       "released"
 try   says "held" and releases, or says "refused"
+write NODE VALUE: puts VALUE at PATH in a transaction that checks NODE; says "written", or why not
+read  says what is at PATH
 """
 
 import sys
@@ -28,6 +30,17 @@ if verb == "lead":
     say("waiting")
     client.Election(path, "a kazoo").run(leads)
     say("released")
+elif verb == "write":
+    node, value = sys.argv[4:6]
+    client.ensure_path(path)
+    transaction = client.transaction()
+    transaction.check(node, -1)
+    transaction.set_data(path, value.encode())
+    results = transaction.commit()
+    failed = [type(it).__name__ for it in results if isinstance(it, Exception)]
+    say(" ".join(failed) or "written")
+elif verb == "read":
+    say(client.get(path)[0].decode())
 elif verb == "hold":
     say("waiting")
     lock.acquire()

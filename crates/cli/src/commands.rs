@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod elect;
+pub(crate) mod fence;
 pub(crate) mod inspect;
 pub(crate) mod leader;
 pub(crate) mod ls;
@@ -55,6 +56,7 @@ pub(crate) async fn dispatch(
         Verb::Watch(args) => watch::watch(&args, common, output).await,
         Verb::Break(args) => r#break::r#break(&args, common, output).await,
         Verb::Doctor(args) => doctor::doctor(&args, common, output).await,
+        Verb::Fence { verb } => fence::fence(verb, output),
         Verb::Demo(args) => demo::demo(&args, common, output),
         Verb::Completions { shell } => completions::completions(shell, output),
         Verb::Man { verb, dir } => man::man(verb.as_deref(), dir.as_deref(), output),

@@ -23,6 +23,8 @@ pub(crate) const DENIED: u8 = 77;
 pub(crate) const CONFIG: u8 = 78;
 /// The lock was lost. Used by neither sysexits.h, shells nor timeout(1).
 pub(crate) const LOST: u8 = 97;
+/// A resource has seen a greater fence. Used by none of those either.
+pub(crate) const STALE: u8 = 98;
 /// The lock was not granted in time (what timeout(1) exits with).
 pub(crate) const TIMEOUT: u8 = 124;
 /// The command cannot be run (as in shells).
@@ -43,6 +45,7 @@ Exit codes:
   77      the store refused the credentials, or what was asked
   78      a bad value in the environment or the configuration file
   97      the lock was lost, or is not ours any more
+  98      of `fence`: refused, the resource has seen a greater fence
   124     the lock was not granted in time (--wait)
   126     the command cannot be run
   127     the command was not found
@@ -109,6 +112,7 @@ pub(crate) fn code_of(kind: ErrorKind) -> u8 {
         ErrorKind::Denied => DENIED,
         ErrorKind::TimedOut => TIMEOUT,
         ErrorKind::Lost => LOST,
+        ErrorKind::Stale => STALE,
         // Kinds to come.
         _ => INTERNAL,
     }
@@ -135,6 +139,7 @@ mod tests {
             DENIED,
             CONFIG,
             LOST,
+            STALE,
             TIMEOUT,
             CANNOT_RUN,
             NOT_FOUND,

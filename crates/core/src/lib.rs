@@ -21,7 +21,7 @@ pub mod table;
 
 pub use backoff::Backoff;
 pub use claim::{Claim, ClaimError, ClaimId, Note, SessionId};
-pub use fence::Fence;
+pub use fence::{Fence, FenceError, StaleFence};
 pub use key::{Key, KeyError};
 pub use lease::{Lease, Timing, TimingError};
 pub use moment::Moment;

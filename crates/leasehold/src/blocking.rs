@@ -66,6 +66,13 @@ pub struct Guard {
     runtime: Arc<Runtime>,
 }
 
+/// For what looks at a hold without waiting, as [`crate::fence`] does.
+impl AsRef<crate::Guard> for Guard {
+    fn as_ref(&self) -> &crate::Guard {
+        &self.guard
+    }
+}
+
 /// How an attempt ended: the blocking twin of [`crate::Attempt`].
 #[derive(Debug)]
 pub enum Attempt {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use leasehold_core::{Claim, Key};
+use leasehold_core::{Claim, Key, StaleFence};
 
 /// `Result` with this library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -55,6 +55,9 @@ pub enum ErrorKind {
     TimedOut,
     /// The hold was lost: its deadline passed, or it was revoked.
     Lost,
+    /// A resource refused a write, because it has seen a greater fence: the hold was lost, and
+    /// another has written since. [`Error::stale_fence`] says more.
+    Stale,
 }
 
 /// Whether the failed request had an effect.
@@ -145,10 +148,23 @@ impl Error {
         self.0.key.as_ref()
     }
 
+    /// What a resource refused, if that is what went wrong.
+    #[must_use]
+    pub fn stale_fence(&self) -> Option<&StaleFence> {
+        self.0.source.as_deref()?.downcast_ref()
+    }
+
     /// Whether the same request may succeed later without anybody changing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Unavailable | ErrorKind::SessionEnded)
+    }
+}
+
+impl From<StaleFence> for Error {
+    fn from(stale: StaleFence) -> Self {
+        let detail = "the hold was lost and another has written since; do not try again";
+        Self::new(ErrorKind::Stale, "write under a fence", detail).because(stale)
     }
 }
 

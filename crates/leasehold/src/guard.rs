@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use leasehold_core::backoff::Backoff;
+#[cfg(any(feature = "etcd", feature = "zookeeper"))]
+use leasehold_core::{Claim, SessionId};
 use leasehold_core::{Fence, Key, Left, Moment, Note, Provided, Record};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +27,8 @@ use crate::session::{Entry, Handle};
 /// - While the process is scheduled, the loss is signalled before the deadline, whether or not the
 ///   store answers. After a stop or a suspend the first `check` fails.
 /// - A stopped process can do nothing. Everything else is the job of the [`fence`](Guard::fence):
-///   hand it to what the lock protects, and let that refuse a smaller one than it has seen.
+///   hand it to what the lock protects, and let that refuse a smaller one than it has seen. The
+///   module [`fence`](crate::fence) has what that takes for databases, files and services.
 ///
 /// Dropping a guard releases the hold in the background; [`release`](Guard::release) also says
 /// whether it was still ours.
@@ -84,6 +87,12 @@ impl Guard {
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.entry.claim.key
+    }
+
+    /// What the store knows the hold by.
+    #[cfg(any(feature = "etcd", feature = "zookeeper"))]
+    pub(crate) fn claim(&self) -> (&SessionId, &Claim) {
+        (&self.entry.session, &self.entry.claim)
     }
 
     /// The fencing token of this hold.

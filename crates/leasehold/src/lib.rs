@@ -8,6 +8,7 @@ mod detached;
 mod election;
 mod error;
 mod examination;
+pub mod fence;
 mod guard;
 mod kept;
 mod lock;
@@ -26,8 +27,8 @@ pub use examination::{ClockOffset, Examination, Examined, Finding, Probe, RoundT
 pub use guard::{Guard, Released};
 pub use leasehold_core as core;
 pub use leasehold_core::{
-    Ahead, Claim, ClaimError, ClaimId, Enter, Fence, Key, KeyError, Left, Line, Moment, Note,
-    Party, Place, Provided, Reading, Record, RecordError, Renewed, SessionId, Terms, Timing,
+    Ahead, Claim, ClaimError, ClaimId, Enter, Fence, FenceError, Key, KeyError, Left, Line, Moment,
+    Note, Party, Place, Provided, Reading, Record, RecordError, Renewed, SessionId, Terms, Timing,
     TimingError, Version, Written,
 };
 pub use lock::{Attempt, Lock};

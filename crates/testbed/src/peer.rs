@@ -89,6 +89,12 @@ impl Peer {
         assert_eq!(said.as_deref(), Some(word), "{library:?} said something else: {log}");
     }
 
+    /// The next word that it says; `None` when it has ended.
+    #[must_use]
+    pub fn word(&mut self) -> Option<String> {
+        self.process.line()
+    }
+
     /// Sends it a line: a holder releases then.
     pub fn tell(&mut self) {
         self.process.send("");

@@ -52,9 +52,13 @@ fn page(command: Command) -> io::Result<Vec<u8>> {
 
 fn write_all(program: &Command, dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
-    for verb in program.get_subcommands() {
-        let file = dir.join(format!("leasehold-{}.1", verb.get_name()));
-        std::fs::write(file, page(verb.clone())?)?;
+    write_family(program, "leasehold", dir)
+}
+
+/// The page of a command, and those of its verbs.
+fn write_family(command: &Command, name: &str, dir: &Path) -> io::Result<()> {
+    for verb in command.get_subcommands().filter(|verb| verb.get_name() != "help") {
+        write_family(verb, &format!("{name}-{}", verb.get_name()), dir)?;
     }
-    std::fs::write(dir.join("leasehold.1"), page(program.clone())?)
+    std::fs::write(dir.join(format!("{name}.1")), page(command.clone())?)
 }

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::{self, Error, ErrorKind, Write as _};
 use std::time::{Duration, Instant};
 
+use leasehold::Fence;
+use leasehold::fence::StaleFence;
 use rustix::process::{Pid, Signal, kill_process};
 
 use timeline::{Actor, Timeline, Tone};
@@ -63,7 +65,7 @@ fn play(store: &str, shown: &str) -> io::Result<String> {
     let mut stage = Stage {
         timeline: Timeline::new(),
         nodes: [Node::start("Node A", store, &key, TTL)?, Node::start("Node B", store, &key, TTL)?],
-        resource: Resource { greatest: 0 },
+        resource: Resource::default(),
     };
     let (winner, fence) = stage.contention(&key)?;
     stage.hand_over(winner, fence)?;
@@ -73,15 +75,16 @@ fn play(store: &str, shown: &str) -> io::Result<String> {
 }
 
 /// What the lock protects: it remembers the greatest fence it has seen and refuses a smaller one.
+#[derive(Default)]
 struct Resource {
-    greatest: u64,
+    greatest: Option<Fence>,
 }
 
 impl Resource {
-    fn write(&mut self, fence: u64) -> bool {
-        let fresh = fence >= self.greatest;
-        self.greatest = self.greatest.max(fence);
-        fresh
+    fn write(&mut self, fence: Fence) -> Result<(), StaleFence> {
+        fence.check("the resource", self.greatest)?;
+        self.greatest = Some(fence);
+        Ok(())
     }
 }
 
@@ -217,10 +220,10 @@ impl Stage {
         std::thread::sleep(WORK);
         let text = format!("write under fence {fence}");
         self.timeline.arrow(actor(node), Actor::Resource, Tone::Plain, text)?;
-        if self.resource.write(fence) {
+        let Err(stale) = self.resource.write(Fence::new(fence)) else {
             return self.timeline.arrow(Actor::Resource, actor(node), Tone::Good, "accepted");
-        }
-        let text = format!("refused: stale, has seen fence {}", self.resource.greatest);
+        };
+        let text = format!("refused: stale, has seen fence {}", stale.greatest);
         self.timeline.arrow(Actor::Resource, actor(node), Tone::Bad, text)
     }
 

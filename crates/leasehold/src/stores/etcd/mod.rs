@@ -114,6 +114,9 @@ mod wire;
 
 use std::sync::Arc;
 
+use leasehold_core::{Claim, SessionId};
+
+use self::layout::LeaseId;
 use crate::error::Result;
 
 /// A handle to an etcd cluster. See the [module's documentation](self).
@@ -127,6 +130,12 @@ impl Etcd {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a URL that cannot be read.
     pub fn new(url: &str) -> Result<Self> {
         Ok(Self(shared::Shared::new(config::Config::parse(url)?)))
+    }
+
+    /// The key of a claim, if its session is one of this handle.
+    pub(crate) fn key_of_claim(&self, session: &SessionId, claim: &Claim) -> Option<String> {
+        let lease = LeaseId::of(session).filter(|lease| self.0.sessions.is_known(*lease))?;
+        String::from_utf8(lease.claim_key(&claim.key, &claim.id)).ok()
     }
 }
 

@@ -109,11 +109,11 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use leasehold_core::{Note, SessionId, Terms};
+use leasehold_core::{Claim, Note, SessionId, Terms};
 use tokio::sync::OnceCell;
 
 use self::config::Config;
-use self::ledger::Ledger;
+use self::ledger::{Ledger, Seat};
 use self::records::Records;
 use self::session::{Session, Sessions, credentials, session_id};
 use self::wire::{Credentials, Failure, Link, Opened, Pace};
@@ -162,6 +162,14 @@ impl ZooKeeper {
                 made: AtomicU32::default(),
             }),
         })
+    }
+
+    /// The path of a claim's node, if this handle has put it there.
+    pub(crate) fn node_of_claim(&self, session: &SessionId, claim: &Claim) -> Option<String> {
+        match self.carried(session)?.ledger.seat(claim.id)? {
+            Seat::Known { node, .. } => Some(node.path),
+            Seat::Doubtful => None,
+        }
     }
 
     fn config(&self) -> &Config {
