@@ -13,6 +13,9 @@
 //! # }
 //! ```
 
+mod limiter;
+
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +26,12 @@ use crate::client::{ClientBuilder, IntoKeyError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
 use crate::guard::Released;
+use crate::limiter::{Away, Rate};
 use crate::lock::within;
 use crate::session::Wait;
 use crate::store::Store;
+
+pub use limiter::Limiter;
 
 /// The blocking twin of [`crate::Client`].
 #[derive(Debug, Clone)]
@@ -135,6 +141,21 @@ impl Client {
     {
         let semaphore = self.client.semaphore(key, limit)?;
         Ok(Semaphore { semaphore, runtime: Arc::clone(&self.runtime) })
+    }
+
+    /// As [`crate::Client::limiter`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn limiter<K, R>(&self, key: K, rate: R, away: Away) -> Result<Limiter>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+        R: TryInto<Rate>,
+        R::Error: fmt::Display,
+    {
+        Ok(Limiter::new(self.client.limiter(key, rate, away)?, &self.runtime))
     }
 
     /// As [`crate::Client::store`].

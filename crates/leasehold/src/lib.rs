@@ -10,6 +10,7 @@ mod error;
 mod examination;
 mod guard;
 mod kept;
+pub mod limiter;
 mod lock;
 mod random;
 mod rwlock;
@@ -30,6 +31,7 @@ pub use leasehold_core::{
     Party, Place, Provided, Reading, Record, RecordError, Renewed, SessionId, Terms, Timing,
     TimingError, Version, Written,
 };
+pub use limiter::{Away, Decision, Limiter, Quota, Rate, RateError};
 pub use lock::{Attempt, Lock};
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;

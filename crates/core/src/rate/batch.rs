@@ -93,19 +93,25 @@ impl Batch {
     /// bounds what is there.
     #[must_use]
     pub fn refuse(&mut self, now: Moment, permits: u32, queued: u32) -> Option<Decision> {
-        let wait = self.wait_for(now, permits, queued)?;
+        let wait = self.wait_for(now, permits.saturating_add(queued), queued)?;
         (!wait.is_zero()).then(|| self.describe(now, self.stock(now), wait))
     }
 
-    /// How long until it is worth asking the store for `permits` behind `queued` others; `None` if
-    /// nothing is known of it, or not any more.
+    /// Refuses `permits` that an exchange was to bring and did not, with `left` others to spend.
+    #[must_use]
+    pub fn refused(&mut self, now: Moment, left: u32, permits: u32) -> Decision {
+        // What was paid off while the answer was on its way does not help this caller any more.
+        let soon = Duration::from_nanos(1);
+        let wait = self.wait_for(now, permits.saturating_sub(left), 0).unwrap_or(soon);
+        self.describe(now, left, wait.max(soon))
+    }
+
+    /// How long until it is worth asking the store for `permits` with `queued` callers' permits in
+    /// demand; `None` if nothing is known of it, or not any more.
     pub fn wait_for(&mut self, now: Moment, permits: u32, queued: u32) -> Option<Duration> {
-        let stock = self.stock(now);
-        let wanted = permits.saturating_add(queued).max(self.worth(now, queued));
-        let meter = self.estimate(now)?;
+        let wanted = permits.max(self.worth(now, queued)).saturating_sub(self.stock(now));
         // More than the burst never fits: those behind wait for those before.
-        let wanted = wanted.saturating_sub(stock).min(self.quota.burst());
-        Some(meter.wait_for(wanted))
+        Some(self.estimate(now)?.wait_for(wanted.min(self.quota.burst())))
     }
 
     /// How many permits make an exchange worthwhile: what is in demand, but no more than the rate
