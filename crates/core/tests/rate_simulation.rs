@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use leasehold_core::backoff::Random;
-use leasehold_core::rate::{Batch, Meter, Now};
+use leasehold_core::rate::{Batch, Meter, Now, Parts};
 use leasehold_core::{Moment, Quota};
 
 const PROCESSES: usize = 8;
@@ -68,7 +68,7 @@ struct World {
     count: u64,
     processes: Vec<Process>,
     /// The record, its version and when it is forgotten.
-    record: Option<(Vec<u8>, u64)>,
+    record: Option<(Parts, u64)>,
     version: u64,
     spent: u64,
     writes: u64,
@@ -188,7 +188,7 @@ impl World {
             self.record = None;
             self.version += 1;
         }
-        let written = self.record.as_ref().map(|(bytes, _)| Meter::read(bytes).expect("a record"));
+        let written = self.record.and_then(|(parts, _)| Meter::from_parts(parts));
         // By the time that the process gets to see it.
         let arrives = self.now + self.below(self.weather.way);
         let seen = Moment::from_nanos(arrives + self.processes[process].booted);
@@ -222,9 +222,8 @@ impl World {
             let permits = exchange.permits;
             return self.begin(process, permits);
         }
-        let record = exchange.meter.record();
-        let keep = u64::try_from(record.keep().as_nanos()).expect("fits");
-        self.record = Some((record.value().to_vec(), self.now + keep));
+        let keep = u64::try_from(exchange.meter.keep().as_nanos()).expect("fits");
+        self.record = Some((exchange.meter.parts(), self.now + keep));
         self.version += 1;
         self.writes += 1;
         let lost = self.one_in(self.weather.lost);

@@ -46,28 +46,24 @@ pub enum Now {
     Own(Duration),
 }
 
-/// Why the bytes of a record are no [`Meter`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MeterError {
-    /// Something else keeps its record under this key.
-    #[error("the key's record is not a limiter's: something else uses the key; take another one")]
-    Foreign,
-    /// A later version of leasehold wrote it.
-    #[error("a newer leasehold wrote the key's record: bring all that use the key to its version")]
-    Newer,
-    /// It begins as one, and goes on as none.
-    #[error("the key's record is damaged: delete it, which gives one burst, or take another key")]
-    Damaged,
+/// A [`Meter`] as numbers, to be written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts {
+    /// The permits of the rate.
+    pub permits: u32,
+    /// Nanoseconds: the period of the rate.
+    pub period: u64,
+    /// The burst.
+    pub burst: u32,
+    /// Nanoseconds since 1970: when it was written.
+    pub at: u64,
+    /// What was owed then: `period` for each permit; each nanosecond pays off `permits`.
+    pub debt: u128,
 }
 
 /// How far back the clock of a store may go before it counts as set back: until then time stands
 /// still, so that two servers whose clocks differ a little cannot be played off against each other.
 const SET_BACK: u64 = 1_000_000_000;
-
-/// The first word of the record, and the version of its layout.
-const KIND: &str = "limiter";
-const LAYOUT: &str = "1";
 
 impl Meter {
     /// Nothing owed.
@@ -163,55 +159,30 @@ impl Meter {
         }
     }
 
-    /// What to write down. It is kept for longer than the debt takes to be paid off: who finds it
+    /// How long it has to be remembered: longer than the debt takes to be paid off. Who finds it
     /// forgotten owes nothing, so forgetting gives nobody more than the burst.
-    ///
-    /// # Panics
-    ///
-    /// Never: a [`Quota`] is bounded such that a record can be kept.
     #[must_use]
-    pub fn record(&self) -> Record {
-        let Quota { rate: Rate { permits, period }, burst } = self.quota;
-        let (at, debt) = (self.at, self.debt);
-        let text = format!("{KIND} {LAYOUT} {permits} {period} {burst} {at} {debt}");
+    pub fn keep(&self) -> Duration {
         let owed = self.reset_after();
         // A store may count the time on a clock that runs faster than the one of its answers.
-        let keep = owed + owed / 10 + Duration::from_secs(1);
-        Record::new(text.as_bytes(), keep.min(Record::MAX_KEEP)).expect("within bounds")
+        (owed + owed / 10 + Duration::from_secs(1)).min(Record::MAX_KEEP)
     }
 
-    /// Reads what [`Meter::record`] wrote.
-    ///
-    /// # Errors
-    ///
-    /// When something else wrote it, or a later version, or when it is damaged.
-    pub fn read(bytes: &[u8]) -> Result<Self, MeterError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| MeterError::Foreign)?;
-        let mut words = text.split(' ');
-        if words.next() != Some(KIND) {
-            return Err(MeterError::Foreign);
-        }
-        let layout = words.next().ok_or(MeterError::Damaged)?;
-        if layout != LAYOUT {
-            return Err(match layout.parse::<u32>() {
-                Ok(_) => MeterError::Newer,
-                Err(_) => MeterError::Damaged,
-            });
-        }
-        let numbers: Option<Vec<u128>> = words.map(|word| word.parse().ok()).collect();
-        let Some([permits, period, burst, at, debt]) = numbers.as_deref() else {
-            return Err(MeterError::Damaged);
-        };
-        let damaged = |_| MeterError::Damaged;
-        let small = |number: u128| u32::try_from(number).map_err(damaged);
-        let large = |number: u128| u64::try_from(number).map_err(damaged);
-        let rate = Rate::new(small(*permits)?, Duration::from_nanos(large(*period)?))
-            .map_err(|_| MeterError::Damaged)?;
-        let quota = Quota::new(rate, small(*burst)?).map_err(|_| MeterError::Damaged)?;
-        if *debt > u128::from(Quota::MAX_BURST) * u128::from(rate.period) {
-            return Err(MeterError::Damaged);
-        }
-        Ok(Self { quota, at: large(*at)?, debt: *debt })
+    /// What to write down.
+    #[must_use]
+    pub const fn parts(&self) -> Parts {
+        let Quota { rate: Rate { permits, period }, burst } = self.quota;
+        Parts { permits, period, burst, at: self.at, debt: self.debt }
+    }
+
+    /// What was written down; `None` if it cannot have been.
+    #[must_use]
+    pub fn from_parts(parts: Parts) -> Option<Self> {
+        let Parts { permits, period, burst, at, debt } = parts;
+        let rate = Rate::new(permits, Duration::from_nanos(period)).ok()?;
+        let quota = Quota::new(rate, burst).ok()?;
+        let most = u128::from(Quota::MAX_BURST) * u128::from(period);
+        (debt <= most).then_some(Self { quota, at, debt })
     }
 }
 

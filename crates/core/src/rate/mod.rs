@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use batch::{Batch, RECHECK, WINDOW};
-pub use meter::{Decision, Meter, MeterError, Now};
+pub use meter::{Decision, Meter, Now, Parts};
 
 use crate::Record;
 

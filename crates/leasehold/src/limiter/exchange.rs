@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold_core::Provided;
 use leasehold_core::backoff::Backoff;
-use leasehold_core::rate::{Meter, MeterError, Now};
+use leasehold_core::rate::{Meter, Now, Parts};
+use leasehold_core::{Provided, Record, Version};
+use serde::{Deserialize, Serialize};
 
 use super::shared::{Brought, Next, Shared, is_away};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::kept;
 use crate::random;
 
 /// How long a limiter waits for one exchange with the store. A later answer is not used, and its
@@ -82,7 +84,7 @@ async fn bring(shared: &Shared) -> Result<Brought> {
                 conflicts += 1;
                 if conflicts >= CONFLICTS {
                     let detail = "too many processes changed its record at the same time";
-                    return Err(told(shared, Error::new(ErrorKind::Unavailable, "limit", detail)));
+                    return Err(told(shared, Error::new(ErrorKind::Unavailable, ATTEMPT, detail)));
                 }
                 conflict.next_wait()
             }
@@ -115,7 +117,7 @@ async fn exchange(shared: &Shared) -> Result<Option<Brought>, (Error, bool)> {
         },
         _ => {
             let detail = format!("no answer within {ANSWER:?}");
-            let error = Error::new(ErrorKind::Unavailable, "limit", detail).outcome_unknown();
+            let error = Error::new(ErrorKind::Unavailable, ATTEMPT, detail).outcome_unknown();
             Err((told(shared, error), false))
         }
     }
@@ -129,24 +131,49 @@ async fn take(shared: &Shared) -> Result<Option<(Meter, u32)>> {
     meter.take(taken);
     if taken > 0 || turned {
         let provided = Provided::Unchanged(version);
-        if !shared.store.write(&shared.key, provided, &meter.record()).await? {
+        if !shared.store.write(&shared.key, provided, &record(&meter)?).await? {
             return Ok(None);
         }
     }
     Ok(Some((meter, taken)))
 }
 
-type Stored = (Option<(leasehold_core::Version, Meter)>, Now);
+/// What the record of a limiter is of.
+const KIND: &str = "limiter/1";
+const ATTEMPT: &str = "limit";
+
+/// What the record says. The debt is a text, because numbers of JSON end at 64 bits.
+#[derive(Serialize, Deserialize)]
+struct Body {
+    permits: u32,
+    period_ns: u64,
+    burst: u32,
+    at_ns: u64,
+    debt: String,
+}
+
+fn record(meter: &Meter) -> Result<Record> {
+    let Parts { permits, period, burst, at, debt } = meter.parts();
+    let debt = debt.to_string();
+    let body = Body { permits, period_ns: period, burst, at_ns: at, debt };
+    kept::record(KIND, &body, meter.keep())
+        .ok_or_else(|| Error::new(ErrorKind::Invalid, ATTEMPT, "its record is too large"))
+}
 
 /// The record, and the time by the clock that the fleet goes by.
-async fn read(shared: &Shared) -> Result<Stored> {
+async fn read(shared: &Shared) -> Result<(Option<(Version, Meter)>, Now)> {
     let reading = shared.store.read(&shared.key).await?;
     let now = reading.at.map_or_else(|| Now::Own(clock::wall()), Now::Store);
     let Some(written) = reading.written else { return Ok((None, now)) };
-    let meter = Meter::read(&written.value).map_err(|error| match error {
-        MeterError::Foreign => Error::new(ErrorKind::Invalid, "limit", error.to_string()),
-        _ => Error::new(ErrorKind::Corrupt, "limit", error.to_string()),
-    })?;
+    let corrupt = |detail: String| {
+        Error::new(ErrorKind::Corrupt, ATTEMPT, format!("the key has a record: {detail}"))
+    };
+    let body: Body = kept::parse(&written.value, KIND).map_err(corrupt)?;
+    let Body { permits, period_ns: period, burst, at_ns: at, debt } = body;
+    let debt = debt.parse().ok();
+    let parts = debt.map(|debt| Parts { permits, period, burst, at, debt });
+    let meter = parts.and_then(Meter::from_parts);
+    let meter = meter.ok_or_else(|| corrupt("it is damaged: its numbers make no sense".into()))?;
     shared.compare(&meter);
     Ok((Some((written.version, meter)), now))
 }
@@ -155,7 +182,7 @@ async fn read(shared: &Shared) -> Result<Stored> {
 pub(super) async fn look(shared: &Shared) -> Result<Meter> {
     let looked = tokio::time::timeout(ANSWER, read(shared)).await.unwrap_or_else(|_| {
         let detail = format!("no answer within {ANSWER:?}");
-        Err(Error::new(ErrorKind::Unavailable, "limit", detail))
+        Err(Error::new(ErrorKind::Unavailable, ATTEMPT, detail))
     });
     let (written, now) = looked.map_err(|error| told(shared, error))?;
     Ok(Meter::opened(shared.quota, written.map(|(_, meter)| meter), now).0)
