@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod inspect;
+pub(crate) mod limit;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod release;
@@ -46,6 +47,7 @@ pub(crate) async fn dispatch(
         Verb::Renew(args) => renew::renew(&args, common, output).await,
         Verb::Release(args) => release::release(&args, common, output).await,
         Verb::Check(args) => check::check(&args, common, output).await,
+        Verb::Limit(args) => limit::limit(&args, common, output).await,
         Verb::Ls(args) => ls::ls(&args, common, output).await,
         Verb::Inspect(args) => inspect::inspect(&args, common, output).await,
         Verb::Watch(args) => watch::watch(&args, common, output).await,
@@ -59,10 +61,18 @@ pub(crate) async fn dispatch(
 
 /// A client that holds nothing of its own: for looking, and for grants of others.
 fn plain_client(common: &Common) -> Result<Client, Failure> {
+    plain_client_and_url(common).map(|(client, _)| client)
+}
+
+/// The same, and where its store is: with the password.
+fn plain_client_and_url(common: &Common) -> Result<(Client, String), Failure> {
     let settings = Settings::load(common, Flags::default(), &process_environment)?;
     let client =
         Client::builder().url(&settings.store.value).ttl(settings.ttl.value).detached(true).build();
-    client.map_err(|error| settings.blame(error))
+    match client {
+        Ok(client) => Ok((client, settings.store.value)),
+        Err(error) => Err(settings.blame(error)),
+    }
 }
 
 /// The grant that a script means.

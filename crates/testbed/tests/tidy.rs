@@ -17,10 +17,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("session", &["error", "clock", "random", "store"]),
     // A guard can become a grant, which is what `detached` adds to a client.
     ("guard", &["error", "clock", "random", "session", "detached"]),
+    ("limiter", &["error", "clock", "random", "store", "kept"]),
     ("mutex", &["error", "session", "guard"]),
-    ("client", &["error", "examination", "store", "stores", "checkup", "session", "mutex"]),
+    (
+        "client",
+        &["error", "examination", "store", "stores", "checkup", "session", "limiter", "mutex"],
+    ),
     ("detached", &["error", "clock", "session", "guard", "client"]),
-    ("blocking", &["error", "examination", "store", "session", "guard", "client"]),
+    ("blocking", &["error", "examination", "store", "session", "guard", "client", "limiter"]),
 ];
 
 /// The crates of the workspace, each with those that it may be built on.
