@@ -203,6 +203,44 @@ pub(crate) async fn an_unknown_write_of_a_limiter_counts_as_taken(bench: &dyn Be
     assert_eq!(lost + 1 + 1 + 1 + left, 8, "lost {lost}, and {left} left");
 }
 
+pub(crate) async fn permits_that_arrive_after_a_pause_are_not_used(bench: &dyn Bench) {
+    if !limits(bench) {
+        return;
+    }
+    let paused = async {
+        let (client, chaos) = troubled(bench);
+        let limiter = limiter(&client, "k", "1/h", 5, Away::Closed);
+        assert!(allowed(&limiter, 1).await);
+        chaos.once(Call::Write, Fault::HoldReply);
+        let mut trying = Box::pin(limiter.try_acquire(1));
+        let carried_out = async {
+            while limiter.peek().await.expect("answers").remaining != 3 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            early = &mut trying => panic!("the reply is held back: {early:?}"),
+            () = carried_out => {}
+        }
+        chaos.let_go();
+        // sleep: as if the process were stopped, with the reply in its hands. Nothing else runs.
+        std::thread::sleep(ANSWER + WINDOW);
+        let error = trying.await.expect_err("permits of another time");
+        assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown));
+        soon("the store is asked again", limiter.acquire(1)).await.expect("answers");
+        assert_eq!(drain(&limiter).await, 2, "of five, one given late and lost");
+    };
+    // On a runtime whose one thread can be stopped.
+    tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("a runtime starts").block_on(paused);
+            });
+        });
+    });
+}
+
 pub(crate) async fn a_limiter_that_stays_open_decides_alone_while_the_store_is_away(
     bench: &dyn Bench,
 ) {
@@ -224,7 +262,9 @@ pub(crate) async fn a_limiter_that_stays_open_decides_alone_while_the_store_is_a
         chaos.heal();
         // And goes by the store again when that is back: there all five are left.
         soon("the store is back", async {
-            while limiter.peek().await.expect("it stays open").alone {}
+            while limiter.peek().await.expect("it stays open").alone {
+                tokio::task::yield_now().await;
+            }
             limiter.acquire(5).await.expect("answers")
         })
         .await;
@@ -267,7 +307,11 @@ pub(crate) async fn a_limiter_that_stays_closed_allows_nothing_while_the_store_i
     soon("a permit", limiter.acquire(1)).await.expect("answers");
     server.kill().await;
     // What is left of a batch may be spent for a moment.
-    let refused = async { while limiter.try_acquire(5).await.is_ok() {} };
+    let refused = async {
+        while limiter.try_acquire(5).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
     soon("the store is away", refused).await;
     server.start().await;
     soon("the store is back", limiter.acquire(5)).await.expect("answers");
@@ -415,7 +459,9 @@ pub(crate) async fn waiting_for_permits_is_in_order_and_can_be_given_up(bench: &
     assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
     soon("the store was asked", async {
         // The first is refused by the store, and stays in front.
-        while once.peek().await.expect("answers").remaining != 3 {}
+        while once.peek().await.expect("answers").remaining != 3 {
+            tokio::task::yield_now().await;
+        }
     })
     .await;
     drop(first);

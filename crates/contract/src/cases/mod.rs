@@ -157,6 +157,7 @@ macro_rules! each_case {
                 limiters_together_stay_within_the_bound,
                 a_hundred_thousand_checks_cost_a_few_dozen_calls,
                 an_unknown_write_of_a_limiter_counts_as_taken,
+                permits_that_arrive_after_a_pause_are_not_used,
                 a_limiter_that_stays_open_decides_alone_while_the_store_is_away,
                 a_limiter_that_stays_closed_allows_nothing_while_the_store_is_away,
                 limiters_that_disagree_on_the_rate_count_the_same_permits,

@@ -10,6 +10,17 @@ use crate::error::Result;
 use crate::limiter::{Away, Decision, Quota};
 
 /// The blocking twin of [`crate::Limiter`].
+///
+/// ```
+/// use leasehold::{Away, blocking::Client};
+/// # fn main() -> leasehold::Result<()> {
+/// let client = Client::open("memory:")?;
+/// let limiter = client.limiter("mails", "5/min", Away::Closed)?.burst(2)?;
+/// assert!(limiter.try_acquire(2)?.allowed);
+/// assert!(!limiter.try_acquire(1)?.allowed && limiter.peek()?.remaining == 0);
+/// # client.close()
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Limiter {
     limiter: crate::Limiter,

@@ -37,8 +37,8 @@ pub(super) fn away_backoff() -> Backoff {
 /// Talks to the store for as long as somebody needs it: one exchange at a time.
 ///
 /// A task of its own, so that no caller who gives up takes the permits of the others with it.
-pub(super) async fn serve(shared: Arc<Shared>) {
-    let mut turn = Turn { shared: &shared, over: false };
+pub(super) async fn serve(mut turn: Turn) {
+    let shared = Arc::clone(&turn.shared);
     loop {
         match shared.next() {
             Next::End => {
@@ -57,13 +57,20 @@ pub(super) async fn serve(shared: Arc<Shared>) {
     }
 }
 
-/// The task's hold on the queue: who waits must not wait for a task that is gone.
-struct Turn<'a> {
-    shared: &'a Shared,
+/// The hold of a task on the queue, from before it is spawned: who waits must not wait for a task
+/// that is gone with its runtime, or never ran.
+pub(super) struct Turn {
+    shared: Arc<Shared>,
     over: bool,
 }
 
-impl Drop for Turn<'_> {
+impl Turn {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), over: false }
+    }
+}
+
+impl Drop for Turn {
     fn drop(&mut self) {
         if !self.over {
             self.shared.abandon();
@@ -89,6 +96,7 @@ async fn bring(shared: &Shared) -> Result<Brought> {
                 conflict.next_wait()
             }
             Err((error, quick)) => {
+                shared.lock().failed = Some(error.clone());
                 failures += 1;
                 if failures >= TRIES || !quick || !is_away(&error) {
                     return Err(error);

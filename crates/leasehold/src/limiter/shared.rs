@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) queue: VecDeque<Caller>,
     /// A task has the queue: the one that talks to the store.
     served: bool,
+    /// Why the last exchange failed, if it did.
+    pub(super) failed: Option<Error>,
     /// The store is away: why, and when it is asked again.
     away: Option<(Error, Moment)>,
     /// How long it is left alone.
@@ -73,6 +75,7 @@ impl Shared {
             batch: Batch::new(quota),
             queue: VecDeque::new(),
             served: false,
+            failed: None,
             away: None,
             backoff: exchange::away_backoff(),
             alone: Meter::new(quota, 0),
@@ -88,7 +91,7 @@ impl Shared {
 
     /// The trouble that the store was in when last asked.
     pub(super) fn trouble(&self) -> Option<Error> {
-        self.lock().away.as_ref().map(|(error, _)| error.clone())
+        self.lock().failed.clone()
     }
 
     /// Takes `permits`: from the stock, or from the store in turn.
@@ -137,7 +140,7 @@ impl Shared {
         if let Some(runtime) = runtime {
             state.served = true;
             drop(state);
-            runtime.spawn(exchange::serve(Arc::clone(self)));
+            runtime.spawn(exchange::serve(exchange::Turn::new(self)));
         }
         Ok(None)
     }
@@ -211,7 +214,7 @@ impl Shared {
         let now = clock::now();
         let mut state = self.lock();
         let state = &mut *state;
-        state.away = None;
+        (state.failed, state.away) = (None, None);
         state.backoff.reset();
         let Brought { began, meter, taken } = *brought;
         let mut left = state.batch.arrive(now, began, meter, taken);
