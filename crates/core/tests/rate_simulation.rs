@@ -28,9 +28,13 @@ struct Weather {
     paused: u64,
     /// The clocks of the processes differ by up to this, and the store has none; 0: it has one.
     apart: u64,
+    /// All processes call at the same times, in short and in long rushes, and not in between: what
+    /// one has taken ahead when a rush ends, it would like to spend in the next.
+    tides: bool,
 }
 
-const CALM: Weather = Weather { way: MILLI, patience: SECOND, lost: 0, paused: 0, apart: 0 };
+const CALM: Weather =
+    Weather { way: MILLI, patience: SECOND, lost: 0, paused: 0, apart: 0, tides: false };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
@@ -165,13 +169,29 @@ impl World {
         if self.one_in(self.weather.paused) {
             self.processes[process].paused_until = self.now + self.below(10 * SECOND);
         }
+        let pause = if self.weather.tides { self.until_the_tide() } else { self.pause(process) };
+        let pause = pause + 1;
+        self.later(pause, process, Event::Call);
+    }
+
+    /// A rush of 50 ms, after which permits are left over; 600 ms, in which the burst comes back; a
+    /// rush of two seconds, in which all that can be spent is.
+    fn until_the_tide(&mut self) -> u64 {
+        let within = self.now % (4 * SECOND);
+        let silence = match within / MILLI {
+            0..50 | 650..2_650 => 0,
+            50..650 => 650 * MILLI - within,
+            _ => 4 * SECOND - within,
+        };
+        silence + self.below(2 * MILLI)
+    }
+
+    fn pause(&mut self, process: usize) -> u64 {
         let rushing = self.processes[process].rush_until > self.now;
         if !rushing && self.one_in(30) {
             self.processes[process].rush_until = self.now + self.below(4 * SECOND);
         }
-        let pause = if rushing { 2 * MILLI } else { 400 * MILLI };
-        let pause = self.below(pause) + 1;
-        self.later(pause, process, Event::Call);
+        self.below(if rushing { 2 * MILLI } else { 400 * MILLI })
     }
 
     fn begin(&mut self, process: usize, permits: u32) {
@@ -294,6 +314,13 @@ fn eight_processes_for_an_hour_in_all_weathers() {
     for (number, weather) in weathers.into_iter().enumerate() {
         let (rate, burst) = quotas[number % quotas.len()];
         an_hour(quota(rate, burst), weather, 1 + number as u64);
+    }
+}
+
+#[test]
+fn what_was_taken_ahead_is_not_hoarded_for_the_next_rush() {
+    for (rate, burst) in [("1000/s", 500), ("300/s", 180)] {
+        an_hour(quota(rate, burst), Weather { tides: true, ..CALM }, 11);
     }
 }
 

@@ -198,3 +198,7 @@ impl Demand {
         many.map(|asked| asked.permits).max().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+#[path = "batch_tests.rs"]
+mod tests;

@@ -317,3 +317,7 @@ impl Drop for Waiting<'_> {
         self.shared.gave_up.notify_one();
     }
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;
