@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use leasehold::{Fence, Key};
+use leasehold::{Away, Fence, Key, Rate, RateError};
 
 use crate::duration::{self, Patience};
 use crate::exit;
@@ -100,6 +100,7 @@ pub(crate) enum Verb {
     Check(Check),
     Elect(Elect),
     Leader(LeaderOf),
+    Limit(Limit),
     Ls(Ls),
     Inspect(Inspect),
     Watch(Watch),
@@ -347,6 +348,76 @@ pub(crate) struct LeaderOf {
     pub(crate) json: bool,
 }
 
+/// Take a permit out of a rate, and run a command if there is one
+///
+/// All who use the store and KEY keep to the rate together: permits come back evenly, and no more
+/// than the burst are there at once. With a permit, CMD is run in place of leasehold, whose exit
+/// code is then CMD's own. Without one, exits with 75, or waits if --wait is given (124 when that was
+/// not long enough). Without CMD, exits with 0 for a permit.
+///
+/// Without CMD, and with --json when CMD is not run, prints what was decided: whether it is
+/// limited, the limit (the burst), how many remain, after which time to try again, and after which
+/// time the whole limit is there again. With --json: {"key", "limited", "limit", "remaining",
+/// "retry_after_ms", "reset_ms", "alone"}; `alone` is true when the store was away.
+///
+/// CMD finds LEASEHOLD_KEY and LEASEHOLD_STORE in its environment, as with `run`. Whoever gives
+/// another rate for KEY goes by that one, on the same count.
+#[derive(Debug, Group)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct Limit {
+    /// What is limited: 1 to 512 bytes of UTF-8
+    #[arg(value_parser = key)]
+    pub(crate) key: Key,
+    /// So many permits per period, as in 100/s, 5/min, 1000/h, 10/500ms
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) rate: Rate,
+    /// How many can be taken at once after a time without any [default: what one period gives]
+    #[arg(long, value_name = "N")]
+    pub(crate) burst: Option<u32>,
+    /// How many permits to take: all or none
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) units: u32,
+    /// Wait for the permit; with =DURATION, so long at most
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration::parse_patience,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "forever"
+    )]
+    pub(crate) wait: Option<Patience>,
+    /// When the store is away: closed runs nothing and exits with 69; open runs CMD without asking,
+    /// since a command alone is within any rate
+    #[arg(long, value_name = "HOW", default_value = "closed", hide_possible_values = true)]
+    pub(crate) when_unavailable: WhenUnavailable,
+    /// Take nothing: tell what there is
+    #[arg(long, conflicts_with_all = ["wait", "units", "command"])]
+    pub(crate) peek: bool,
+    /// Print what was decided as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What `limit` does when the store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WhenUnavailable {
+    Open,
+    Closed,
+}
+
+impl From<WhenUnavailable> for Away {
+    fn from(chosen: WhenUnavailable) -> Self {
+        match chosen {
+            WhenUnavailable::Open => Self::Open,
+            WhenUnavailable::Closed => Self::Closed,
+        }
+    }
+}
+
 /// List the keys that somebody holds or waits for
 ///
 /// With --json one object a line: {"key"}, or with --long what `inspect --json` prints.
@@ -556,4 +627,8 @@ pub(crate) enum Dialect {
 
 fn key(text: &str) -> Result<Key, leasehold::KeyError> {
     Key::new(text)
+}
+
+fn rate(text: &str) -> Result<Rate, RateError> {
+    text.parse()
 }

@@ -10,6 +10,7 @@ pub(crate) mod elect;
 pub(crate) mod fence;
 pub(crate) mod inspect;
 pub(crate) mod leader;
+pub(crate) mod limit;
 pub(crate) mod ls;
 pub(crate) mod man;
 pub(crate) mod release;
@@ -51,6 +52,7 @@ pub(crate) async fn dispatch(
         Verb::Check(args) => check::check(&args, common, output).await,
         Verb::Elect(args) => elect::elect(args, common, output).await,
         Verb::Leader(args) => leader::leader(&args, common, output).await,
+        Verb::Limit(args) => limit::limit(&args, common, output).await,
         Verb::Ls(args) => ls::ls(&args, common, output).await,
         Verb::Inspect(args) => inspect::inspect(&args, common, output).await,
         Verb::Watch(args) => watch::watch(&args, common, output).await,
@@ -65,10 +67,18 @@ pub(crate) async fn dispatch(
 
 /// A client that holds nothing of its own: for looking, and for grants of others.
 fn plain_client(common: &Common) -> Result<Client, Failure> {
+    plain_client_and_url(common).map(|(client, _)| client)
+}
+
+/// The same, and where its store is: with the password.
+fn plain_client_and_url(common: &Common) -> Result<(Client, String), Failure> {
     let settings = Settings::load(common, Flags::default(), &process_environment)?;
     let client =
         Client::builder().url(&settings.store.value).ttl(settings.ttl.value).detached(true).build();
-    client.map_err(|error| settings.blame(error))
+    match client {
+        Ok(client) => Ok((client, settings.store.value)),
+        Err(error) => Err(settings.blame(error)),
+    }
 }
 
 /// The grant that a script means.

@@ -35,18 +35,18 @@ pub(crate) const NOT_FOUND: u8 = 127;
 /// For `--help` and the man page. A test keeps it true to the constants.
 pub(crate) const HELP: &str = "\
 Exit codes:
-  0..255  of `run`: the command's own, and 128+n when signal n ended it
+  0..255  of `run` and `limit`: the command's own, and 128+n when signal n ended it
   1       of `doctor`: there is a warning, or something could not be read; of `leader`: nobody leads
   2       of `doctor`: locks are not safe there, or do not work
   64      bad usage, or a bad value on the command line
   69      the store cannot be reached or used
   70      an internal error
-  75      the lock is held by somebody else (--try)
+  75      the lock is held by somebody else (--try); there is no permit (`limit`)
   77      the store refused the credentials, or what was asked
   78      a bad value in the environment or the configuration file
   97      the lock was lost, or is not ours any more
   98      of `fence`: refused, the resource has seen a greater fence
-  124     the lock was not granted in time (--wait)
+  124     the lock or the permit was not granted in time (--wait)
   126     the command cannot be run
   127     the command was not found
   130     interrupted (128+n: ended by signal n) while waiting for the lock

@@ -6,6 +6,9 @@
 //!                                   without a release, so it never outlives its parent
 //! worker URL contend KEY TURNS FILE adds 1 to the number in FILE under the lock, TURNS times, and
 //!                                   prints `FENCE FROM TO` for each, in nanoseconds
+//! worker URL admit KEY RATE BURST TIME-IN-MS
+//!                                   asks for a permit again and again, for that time; then prints
+//!                                   `FROM TO` for each call that was allowed, in nanoseconds
 //! ```
 
 use std::io::{BufRead, Write};
@@ -14,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::{Client, Key, Lock, Released, Result, Store, clock};
+use leasehold::{Away, Client, Key, Limiter, Lock, Released, Result, Store, clock};
 
 use crate::actor::{PATIENT, careful_client, client};
 
@@ -46,7 +49,16 @@ pub fn main(connect: impl Fn(&str) -> Result<Arc<dyn Store>>) -> ExitCode {
                 contend(&mutex(&client, key)?, turns, Path::new(file)).await?;
                 client.close().await
             }
-            _ => panic!("usage: worker URL hold KEY TTL | worker URL contend KEY TURNS FILE"),
+            [url, "admit", key, rate, burst, millis] => {
+                let client = client(connect(url)?, PATIENT);
+                let key = Key::new(key).expect("a valid key");
+                let burst = burst.parse().expect("a number of permits");
+                let limiter = client.limiter(key, *rate, Away::Closed)?.burst(burst)?;
+                let time = Duration::from_millis(millis.parse().expect("a time in milliseconds"));
+                admit(&limiter, time).await?;
+                client.close().await
+            }
+            _ => panic!("usage: worker URL hold KEY TTL | contend KEY TURNS FILE | admit …"),
         }
     });
     match outcome {
@@ -93,6 +105,28 @@ async fn contend(mutex: &Lock, turns: u32, file: &Path) -> Result<()> {
         let to = clock::now();
         say(&format!("{} {} {}", guard.fence(), from.as_nanos(), to.as_nanos()));
         assert_eq!(guard.release().await?, Released::Held);
+    }
+    Ok(())
+}
+
+async fn admit(limiter: &Limiter, time: Duration) -> Result<()> {
+    let (mut calls, end) = (Vec::new(), clock::now() + time);
+    loop {
+        let from = clock::now();
+        if from >= end {
+            break;
+        }
+        // A store that is slow for a moment is no subject of the case.
+        let Ok(decision) = limiter.try_acquire(1).await else { continue };
+        if decision.allowed {
+            calls.push((from, clock::now()));
+        } else {
+            // sleep: all processes together would otherwise take the whole machine.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    for (from, to) in calls {
+        say(&format!("{} {}", from.as_nanos(), to.as_nanos()));
     }
     Ok(())
 }

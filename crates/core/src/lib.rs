@@ -16,6 +16,7 @@ pub mod line;
 pub mod moment;
 pub mod place;
 pub mod quorum;
+pub mod rate;
 pub mod record;
 pub mod table;
 
@@ -26,5 +27,6 @@ pub use key::{Key, KeyError};
 pub use lease::{Lease, Timing, TimingError};
 pub use moment::Moment;
 pub use place::{Ahead, Enter, Left, Line, Party, Place, Renewed, Terms};
+pub use rate::{Decision, Quota, Rate, RateError};
 pub use record::{Provided, Reading, Record, RecordError, Version, Written};
 pub use table::Table;

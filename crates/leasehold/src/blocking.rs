@@ -13,6 +13,9 @@
 //! # }
 //! ```
 
+mod limiter;
+
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,9 +28,12 @@ use crate::election::{Leadership, Observed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
 use crate::guard::Released;
+use crate::limiter::{Away, Rate};
 use crate::lock::within;
 use crate::session::Wait;
 use crate::store::Store;
+
+pub use limiter::Limiter;
 
 /// The blocking twin of [`crate::Client`].
 #[derive(Debug, Clone)]
@@ -173,6 +179,21 @@ impl Client {
     {
         let election = self.client.election(name)?;
         Ok(Election { election, runtime: Arc::clone(&self.runtime) })
+    }
+
+    /// As [`crate::Client::limiter`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn limiter<K, R>(&self, key: K, rate: R, away: Away) -> Result<Limiter>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+        R: TryInto<Rate>,
+        R::Error: fmt::Display,
+    {
+        Ok(Limiter::new(self.client.limiter(key, rate, away)?, &self.runtime))
     }
 
     /// As [`crate::Client::store`].

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_core::line::Share;
-use leasehold_core::{Key, KeyError, Note, Terms, Timing};
+use leasehold_core::{Key, KeyError, Note, Rate, Terms, Timing};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkup;
 use crate::election::Election;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
+use crate::limiter::{Away, Limiter, Limiters};
 use crate::lock::Lock;
 use crate::rwlock::RwLock;
 use crate::semaphore::Semaphore;
@@ -28,6 +29,7 @@ use crate::stores;
 #[derive(Debug, Clone)]
 pub struct Client {
     handle: Arc<Handle>,
+    limiters: Arc<Limiters>,
 }
 
 impl Client {
@@ -120,15 +122,45 @@ impl Client {
         Err(error.about(lock.key()))
     }
 
+    /// A rate, as in `"100/s"`, that all who use the store and the key keep to together: see
+    /// [`limiter`](crate::limiter). What happens while the store is `away` has to be chosen. No IO
+    /// happens yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when `key` is no key or `rate` no [`Rate`],
+    /// [`ErrorKind::Unsupported`] for a store that keeps no records.
+    pub fn limiter<K, R>(&self, key: K, rate: R, away: Away) -> Result<Limiter>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+        R: TryInto<Rate>,
+        R::Error: fmt::Display,
+    {
+        let key = self.key(key)?;
+        let rate = rate.try_into().map_err(|error| {
+            self.handle.error(ErrorKind::Invalid, "limit", error.to_string()).about(&key)
+        })?;
+        Limiter::new(self.store(), &self.limiters, key, rate, away)
+    }
+
+    fn key<K>(&self, key: K) -> Result<Key>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        key.try_into().map_err(|error| {
+            let detail = error.into_key_error();
+            self.handle.error(ErrorKind::Invalid, "use the key", detail)
+        })
+    }
+
     fn lock<K>(&self, key: K, share: Share) -> Result<Lock>
     where
         K: TryInto<Key>,
         K::Error: IntoKeyError,
     {
-        let key = key.try_into().map_err(|error| {
-            let detail = error.into_key_error();
-            self.handle.error(ErrorKind::Invalid, "use the key", detail)
-        })?;
+        let key = self.key(key)?;
         if share.limit > 1 && !self.store().guarantees().counting {
             let detail = "this store keeps limits of 1 only; use another one for semaphores and \
                           for readers beside readers";
@@ -358,7 +390,7 @@ impl ClientBuilder {
         let owner = Note::new(&owner).map_err(|error| invalid(format!("the owner: {error}")))?;
         let terms = Terms { ttl, owner, detached: self.detached };
         let settings = Settings { timing, terms, max_hold: self.max_hold };
-        Ok(Client { handle: Handle::new(store, settings) })
+        Ok(Client { handle: Handle::new(store, settings), limiters: Arc::default() })
     }
 }
 

@@ -41,18 +41,24 @@ pub(crate) async fn read<T: DeserializeOwned>(
     let reading = handle.answered_soon(ATTEMPT, handle.store().read(key)).await;
     let reading = reading.map_err(|error| error.about(key))?;
     let Some(written) = &reading.written else { return Ok((None, reading)) };
-    let corrupt =
-        |detail: String| -> Error { handle.error(ErrorKind::Corrupt, ATTEMPT, detail).about(key) };
-    let Ok(Kind { leasehold: found }) = serde_json::from_slice(&written.value) else {
-        return Err(corrupt("it is not one that leasehold wrote; use another key".to_owned()));
+    let body = parse(&written.value, kind).map_err(|detail| -> Error {
+        handle.error(ErrorKind::Corrupt, ATTEMPT, detail).about(key)
+    })?;
+    Ok((Some(body), reading))
+}
+
+/// What the bytes of a record say, or why they say nothing.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], kind: &str) -> Result<T, String> {
+    let Ok(Kind { leasehold: found }) = serde_json::from_slice(bytes) else {
+        return Err("it is not one that leasehold wrote; use another key".to_owned());
     };
     if found != kind {
-        return Err(corrupt(format!(
+        return Err(format!(
             "it is of {found:?}, and {kind:?} was expected; use another key, or update leasehold"
-        )));
+        ));
     }
-    match serde_json::from_slice::<Kept<T>>(&written.value) {
-        Ok(kept) => Ok((Some(kept.body), reading)),
-        Err(error) => Err(corrupt(format!("it is damaged: {error}"))),
+    match serde_json::from_slice::<Kept<T>>(bytes) {
+        Ok(kept) => Ok(kept.body),
+        Err(error) => Err(format!("it is damaged: {error}")),
     }
 }

@@ -11,6 +11,7 @@ mod examination;
 pub mod fence;
 mod guard;
 mod kept;
+pub mod limiter;
 mod lock;
 mod random;
 mod rwlock;
@@ -31,6 +32,7 @@ pub use leasehold_core::{
     Note, Party, Place, Provided, Reading, Record, RecordError, Renewed, SessionId, Terms, Timing,
     TimingError, Version, Written,
 };
+pub use limiter::{Away, Decision, Limiter, Quota, Rate, RateError};
 pub use lock::{Attempt, Lock};
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;

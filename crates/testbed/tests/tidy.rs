@@ -17,11 +17,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("session", &["error", "clock", "random", "store"]),
     // A guard can become a grant, which is what `detached` adds to a client.
     ("guard", &["error", "clock", "random", "session", "detached"]),
+    ("limiter", &["error", "clock", "random", "store", "kept"]),
     ("mutex", &["error", "session", "guard"]),
-    ("client", &["error", "examination", "store", "stores", "checkup", "session", "mutex"]),
+    (
+        "client",
+        &["error", "examination", "store", "stores", "checkup", "session", "limiter", "mutex"],
+    ),
     ("detached", &["error", "clock", "session", "guard", "client"]),
+<<<<<<< HEAD
     ("fence", &["error", "guard", "stores"]),
     ("blocking", &["error", "examination", "store", "session", "guard", "client"]),
+=======
+    ("blocking", &["error", "examination", "store", "session", "guard", "client", "limiter"]),
+>>>>>>> limiter
 ];
 
 /// The crates of the workspace, each with those that it may be built on.

@@ -274,7 +274,7 @@ fn judge(verdict: Verdict, held: bool, lost: u8, output: Output) -> Outcome {
     }
 }
 
-fn cannot_start(program: &OsString, error: &io::Error) -> Failure {
+pub(crate) fn cannot_start(program: &OsString, error: &io::Error) -> Failure {
     let code = match error.kind() {
         io::ErrorKind::NotFound => exit::NOT_FOUND,
         _ => exit::CANNOT_RUN,

@@ -12,6 +12,7 @@ mod exclusion;
 mod fence;
 mod keys;
 mod lapse;
+mod limiter;
 mod line;
 mod loss;
 mod process;
@@ -151,6 +152,19 @@ macro_rules! each_case {
                 a_waiter_outlasts_trouble_and_says_so,
                 a_waiter_outlasts_the_server,
                 a_client_whose_session_lapsed_opens_another;
+            limiter:
+                limiters_share_one_limit_exactly_at_low_demand,
+                limiters_together_stay_within_the_bound,
+                a_hundred_thousand_checks_cost_a_few_dozen_calls,
+                an_unknown_write_of_a_limiter_counts_as_taken,
+                permits_that_arrive_after_a_pause_are_not_used,
+                a_limiter_that_stays_open_decides_alone_while_the_store_is_away,
+                a_limiter_that_stays_closed_allows_nothing_while_the_store_is_away,
+                limiters_that_disagree_on_the_rate_count_the_same_permits,
+                a_forgotten_record_gives_no_more_than_the_burst,
+                a_limiter_refuses_what_is_not_its_own,
+                waiting_for_permits_is_in_order_and_can_be_given_up,
+                processes_together_stay_within_the_bound;
             examination:
                 an_examination_measures_and_judges,
                 an_examination_leaves_nothing_and_disturbs_nobody,

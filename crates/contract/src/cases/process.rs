@@ -13,14 +13,14 @@ use crate::history::{self, Held};
 use crate::{Bench, Reach};
 
 /// A worker process. Killed when dropped; it also ends when its standard input does.
-struct Worker {
+pub(super) struct Worker {
     child: Child,
     input: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Worker {
-    fn spawn(mut command: Command, args: &[&str]) -> Self {
+    pub(super) fn spawn(mut command: Command, args: &[&str]) -> Self {
         command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = tokio::process::Command::from(command)
             .kill_on_drop(true)
@@ -38,6 +38,16 @@ impl Worker {
         let line = worker.line().await;
         let fence = line.strip_prefix("held ").expect("a hold").parse().expect("a fence");
         (worker, Fence::new(fence))
+    }
+
+    /// All its lines, until it ends well.
+    pub(super) async fn rest(mut self) -> Vec<String> {
+        let mut rest = Vec::new();
+        while let Some(line) = self.lines.next_line().await.expect("readable") {
+            rest.push(line);
+        }
+        assert!(self.child.wait().await.expect("it ends").success(), "a worker failed");
+        rest
     }
 
     async fn line(&mut self) -> String {
@@ -71,12 +81,12 @@ pub(crate) async fn processes_hold_one_at_a_time_as_far_as_the_store_reaches(ben
     std::fs::write(&file, "0").expect("a temporary file");
     let path = file.to_str().expect("a plain path");
     let turns = TURNS.to_string();
-    let mut workers: Vec<Worker> = (0..WORKERS)
+    let workers: Vec<Worker> = (0..WORKERS)
         .map(|_| Worker::spawn(bench.worker(), &["contend", "counter", &turns, path]))
         .collect();
     let mut holds = Vec::new();
-    for worker in &mut workers {
-        while let Some(line) = worker.lines.next_line().await.expect("readable") {
+    for worker in workers {
+        for line in worker.rest().await {
             let numbers: Vec<u64> =
                 line.split(' ').map(|number| number.parse().expect("a number")).collect();
             let [fence, from, to] = numbers[..] else { panic!("not a hold: {line}") };
@@ -87,7 +97,6 @@ pub(crate) async fn processes_hold_one_at_a_time_as_far_as_the_store_reaches(ben
                 to: Moment::from_nanos(to),
             });
         }
-        assert!(worker.child.wait().await.expect("it ends").success(), "a worker failed");
     }
     let counted = std::fs::read_to_string(&file).expect("the file is there");
     std::fs::remove_file(&file).expect("the file goes");
