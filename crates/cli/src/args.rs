@@ -9,8 +9,13 @@ use std::time::Duration;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use leasehold::{Away, Fence, Key, Rate, RateError};
+use leasehold::Key;
 
+mod fence;
+mod primitives;
+
+pub(crate) use self::fence::*;
+pub(crate) use self::primitives::*;
 use crate::duration::{self, Patience};
 use crate::exit;
 
@@ -299,125 +304,6 @@ pub(crate) struct Check {
     pub(crate) granted: Granted,
 }
 
-/// Run a command while this node leads
-///
-/// Campaigns for the office NAME, runs CMD once elected, and resigns when CMD ends, with CMD's exit
-/// code. Everything that `leasehold run` says of its command and its lock holds here too: if the
-/// office is lost, CMD and its process group are ended before the next one can lead, and the exit
-/// code is 97.
-///
-/// Others learn who leads by `leasehold leader NAME`. CMD finds its term in LEASEHOLD_FENCE: whoever
-/// it tells what to do should refuse a smaller one than it has seen.
-#[derive(Debug, Group)]
-#[command(after_long_help = exit::HELP)]
-pub(crate) struct Elect {
-    /// The office: 1 to 512 bytes of UTF-8
-    #[arg(value_parser = key)]
-    pub(crate) name: Key,
-    /// What followers are told of the leader: an address, usually; the same as --note
-    #[arg(long = "as", value_name = "ADDRESS", conflicts_with = "note")]
-    pub(crate) address: Option<String>,
-    #[command(flatten)]
-    pub(crate) asking: Asking,
-    #[command(flatten)]
-    pub(crate) commanded: Commanded,
-}
-
-/// Tell who leads
-///
-/// Prints what the leader of the office NAME calls itself: its address (--as), or its host and process
-/// if it gave none. Exits with 1 if nobody leads.
-///
-/// With --follow it prints who leads, and goes on with each change of it until Ctrl-C; an empty line
-/// stands for a vacancy. It misses no leader, also one that led for a moment only, where the store
-/// keeps records. Trouble with the store is told on stderr, and outlasted.
-///
-/// With --json one object a line: {"event", "name", "term", "address", "owner"}; the events are
-/// `leads`, `vacant`, and with --follow `missed` (so many changes are forgotten: "changes").
-#[derive(Debug, Group)]
-#[command(after_long_help = exit::HELP)]
-pub(crate) struct LeaderOf {
-    /// The office
-    #[arg(value_parser = key)]
-    pub(crate) name: Key,
-    /// Go on with each change
-    #[arg(short, long)]
-    pub(crate) follow: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Take a permit out of a rate, and run a command if there is one
-///
-/// All who use the store and KEY keep to the rate together: permits come back evenly, and no more
-/// than the burst are there at once. With a permit, CMD is run in place of leasehold, whose exit
-/// code is then CMD's own. Without one, exits with 75, or waits if --wait is given (124 when that was
-/// not long enough). Without CMD, exits with 0 for a permit.
-///
-/// Without CMD, and with --json when CMD is not run, prints what was decided: whether it is
-/// limited, the limit (the burst), how many remain, after which time to try again, and after which
-/// time the whole limit is there again. With --json: {"key", "limited", "limit", "remaining",
-/// "retry_after_ms", "reset_ms", "alone"}; `alone` is true when the store was away.
-///
-/// CMD finds LEASEHOLD_KEY and LEASEHOLD_STORE in its environment, as with `run`. Whoever gives
-/// another rate for KEY goes by that one, on the same count.
-#[derive(Debug, Group)]
-#[command(after_long_help = exit::HELP)]
-pub(crate) struct Limit {
-    /// What is limited: 1 to 512 bytes of UTF-8
-    #[arg(value_parser = key)]
-    pub(crate) key: Key,
-    /// So many permits per period, as in 100/s, 5/min, 1000/h, 10/500ms
-    #[arg(long, value_name = "RATE", value_parser = rate)]
-    pub(crate) rate: Rate,
-    /// How many can be taken at once after a time without any [default: what one period gives]
-    #[arg(long, value_name = "N")]
-    pub(crate) burst: Option<u32>,
-    /// How many permits to take: all or none
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) units: u32,
-    /// Wait for the permit; with =DURATION, so long at most
-    #[arg(
-        long,
-        value_name = "DURATION",
-        value_parser = duration::parse_patience,
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "forever"
-    )]
-    pub(crate) wait: Option<Patience>,
-    /// When the store is away: closed runs nothing and exits with 69; open runs CMD without asking,
-    /// since a command alone is within any rate
-    #[arg(long, value_name = "HOW", default_value = "closed", hide_possible_values = true)]
-    pub(crate) when_unavailable: WhenUnavailable,
-    /// Take nothing: tell what there is
-    #[arg(long, conflicts_with_all = ["wait", "units", "command"])]
-    pub(crate) peek: bool,
-    /// Print what was decided as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// The command and its arguments
-    #[arg(last = true, value_name = "CMD")]
-    pub(crate) command: Vec<OsString>,
-}
-
-/// What `limit` does when the store is away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum WhenUnavailable {
-    Open,
-    Closed,
-}
-
-impl From<WhenUnavailable> for Away {
-    fn from(chosen: WhenUnavailable) -> Self {
-        match chosen {
-            WhenUnavailable::Open => Self::Open,
-            WhenUnavailable::Closed => Self::Closed,
-        }
-    }
-}
-
 /// List the keys that somebody holds or waits for
 ///
 /// With --json one object a line: {"key"}, or with --long what `inspect --json` prints.
@@ -528,107 +414,6 @@ pub(crate) struct Demo {
     pub(crate) svg: PathBuf,
 }
 
-/// What `fence` does.
-#[derive(Debug, Subcommand)]
-pub(crate) enum FenceVerb {
-    Check(FenceCheck),
-    Write(FenceWrite),
-    Sql(FenceSql),
-    /// Print the script that fences a write in Redis
-    ///
-    /// EVAL SCRIPT 2 FENCE-KEY KEY TOKEN MS COMMAND… runs COMMAND, which writes KEY, unless FENCE-KEY
-    /// holds a greater fence than TOKEN; it is remembered there for MS milliseconds (0: for ever).
-    /// A refusal is the error STALEFENCE. For a cluster, FENCE-KEY is leasehold:fence:{KEY}.
-    Redis {
-        /// Print it as a library for FUNCTION LOAD (Redis 7): FCALL leasehold_write 2 …
-        #[arg(long)]
-        function: bool,
-    },
-}
-
-/// Which fence is judged, and how that is told.
-#[derive(Debug, Group)]
-pub(crate) struct Judged {
-    /// The writer's fence [env: LEASEHOLD_FENCE, which `run` sets]
-    #[arg(long, value_name = "N", allow_hyphen_values = true)]
-    pub(crate) token: Option<Fence>,
-    /// Print the outcome as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Take note of a fence, unless a greater one was seen
-///
-/// For whatever a script guards on this machine, by a name of your choice. Exits with 0 if the fence
-/// is accepted, and then every smaller one is refused from now on, also after a crash; with 98 if it
-/// is refused. With --json: {"resource", "accepted", "token", "greatest"}.
-///
-/// It judges at this moment: what the script writes afterwards is not one step with it. `fence write`
-/// is, and so are the forms for databases.
-#[derive(Debug, Group)]
-#[command(after_long_help = exit::HELP)]
-pub(crate) struct FenceCheck {
-    /// The name of what is written
-    pub(crate) resource: String,
-    #[command(flatten)]
-    pub(crate) judged: Judged,
-    /// Where the greatest fences are kept: a SQLite file [default: leasehold/fences.db in the user's
-    /// state directory]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) fences: Option<PathBuf>,
-}
-
-/// Replace a file by what is on stdin, unless it has seen a greater fence
-///
-/// The greatest fence is kept in FILE.fence. The file is replaced as a whole, or not at all, also
-/// when the machine fails; all who write it have to do it this way. Exits with 98 if it is refused.
-/// With --json: {"resource", "accepted", "token", "greatest"}.
-#[derive(Debug, Group)]
-#[command(after_long_help = exit::HELP)]
-pub(crate) struct FenceWrite {
-    /// The file
-    pub(crate) file: PathBuf,
-    #[command(flatten)]
-    pub(crate) judged: Judged,
-}
-
-/// Print the SQL that fences writes in a database
-///
-/// Run it once, as a migration. Then, first in the transaction of each write: SELECT
-/// public.leasehold_fence('jobs/42', 34) in PostgreSQL, which fails with SQLSTATE LHF01; INSERT INTO
-/// leasehold_fence (resource, token) VALUES ('jobs/42', 34) in SQLite. With --table a trigger does
-/// it for that table, whoever writes.
-#[derive(Debug, Group)]
-pub(crate) struct FenceSql {
-    /// Whose SQL
-    #[arg(long, value_name = "NAME", default_value = "postgres")]
-    pub(crate) dialect: Dialect,
-    /// The schema of the table and the functions, in PostgreSQL
-    #[arg(long, value_name = "SCHEMA", default_value = "public")]
-    pub(crate) schema: String,
-    /// Fence the writes of this table by a trigger as well
-    #[arg(long, value_name = "TABLE")]
-    pub(crate) table: Option<String>,
-    /// The column that tells its rows apart, if each row is a resource [default: the table is one]
-    #[arg(long, value_name = "COLUMN", requires = "table")]
-    pub(crate) key: Option<String>,
-    /// The column that the writer's fence is in; in PostgreSQL SET LOCAL leasehold.fence = N goes over
-    /// it
-    #[arg(long, value_name = "COLUMN", requires = "table")]
-    pub(crate) column: Option<String>,
-}
-
-/// A dialect of SQL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Dialect {
-    Postgres,
-    Sqlite,
-}
-
 fn key(text: &str) -> Result<Key, leasehold::KeyError> {
     Key::new(text)
-}
-
-fn rate(text: &str) -> Result<Rate, RateError> {
-    text.parse()
 }

@@ -18,6 +18,15 @@ pub struct Share {
     pub limit: u32,
 }
 
+impl Share {
+    /// What a mutex wants: all of one.
+    pub const MUTEX: Self = Self { units: 1, limit: 1 };
+    /// What a reader wants: one of as many as there can be.
+    pub const READER: Self = Self { units: 1, limit: u32::MAX };
+    /// What a writer wants: all there is.
+    pub const WRITER: Self = Self { units: u32::MAX, limit: u32::MAX };
+}
+
 impl From<&crate::Claim> for Share {
     fn from(claim: &crate::Claim) -> Self {
         Self { units: claim.units(), limit: claim.limit() }
@@ -71,13 +80,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const MUTEX: Share = Share { units: 1, limit: 1 };
-
     #[test]
     fn a_mutex_is_one_of_one() {
         assert_eq!(holders([]), 0);
-        assert_eq!(holders([MUTEX]), 1);
-        assert_eq!(holders([MUTEX, MUTEX, MUTEX]), 1);
+        assert_eq!(holders([Share::MUTEX]), 1);
+        assert_eq!(holders([Share::MUTEX; 3]), 1);
     }
 
     #[test]

@@ -69,7 +69,7 @@ impl Client {
         K: TryInto<Key>,
         K::Error: IntoKeyError,
     {
-        self.lock(key, Share { units: 1, limit: 1 })
+        self.lock(key, Share::MUTEX)
     }
 
     /// A lock on `key` that many readers or one writer have at a time. No IO happens yet.
@@ -83,7 +83,7 @@ impl Client {
         K: TryInto<Key>,
         K::Error: IntoKeyError,
     {
-        self.lock(key, RwLock::READER).map(RwLock::new)
+        self.lock(key, Share::READER).map(RwLock::new)
     }
 
     /// An election for the office `name`. No IO happens yet.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use leasehold_core::backoff::Backoff;
+use leasehold_core::line::Share;
 #[cfg(any(feature = "etcd", feature = "zookeeper"))]
 use leasehold_core::{Claim, SessionId};
 use leasehold_core::{Fence, Key, Left, Moment, Note, Provided, Record};
@@ -16,7 +17,6 @@ use crate::clock;
 use crate::detached::Grant;
 use crate::error::{Effect, ErrorKind, Result};
 use crate::random;
-use crate::rwlock::RwLock;
 use crate::session::{Entry, Handle};
 
 /// A hold. It is renewed in the background until it is released, dropped or lost.
@@ -222,12 +222,12 @@ impl Guard {
     /// future is dropped.
     pub async fn downgrade(&self) -> Result<()> {
         let attempt = "read on with";
-        if self.entry.claim.limit() != RwLock::READER.limit {
+        if self.entry.claim.limit() != Share::READER.limit {
             let detail = "it is not held as one of readers and writers; there is nothing to share";
             return Err(self.handle.error(ErrorKind::Invalid, attempt, detail).about(self.key()));
         }
         let note = self.current_note();
-        self.amend(attempt, note, RwLock::READER.units).await
+        self.amend(attempt, note, Share::READER.units).await
     }
 
     async fn amend(&self, attempt: &'static str, note: Note, units: u32) -> Result<()> {

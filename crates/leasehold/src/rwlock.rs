@@ -39,12 +39,8 @@ pub struct RwLock {
 }
 
 impl RwLock {
-    /// What a reader wants of the key.
-    pub(crate) const READER: Share = Share { units: 1, limit: u32::MAX };
-    const WRITER: Share = Share { units: u32::MAX, limit: u32::MAX };
-
     pub(crate) fn new(reader: Lock) -> Self {
-        let writer = reader.sharing(Self::WRITER);
+        let writer = reader.sharing(Share::WRITER);
         Self { reader, writer }
     }
 

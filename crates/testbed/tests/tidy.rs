@@ -17,19 +17,44 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("session", &["error", "clock", "random", "store"]),
     // A guard can become a grant, which is what `detached` adds to a client.
     ("guard", &["error", "clock", "random", "session", "detached"]),
-    ("limiter", &["error", "clock", "random", "store", "kept"]),
-    ("mutex", &["error", "session", "guard"]),
+    ("kept", &["error", "session"]),
+    ("lock", &["error", "session", "guard"]),
+    ("rwlock", &["error", "guard", "lock"]),
+    ("semaphore", &["error", "guard", "lock"]),
+    ("election", &["error", "random", "guard", "kept", "lock"]),
+    ("limiter", &["error", "clock", "random", "store", "stores", "kept"]),
     (
         "client",
-        &["error", "examination", "store", "stores", "checkup", "session", "limiter", "mutex"],
+        &[
+            "error",
+            "examination",
+            "store",
+            "stores",
+            "checkup",
+            "session",
+            "lock",
+            "rwlock",
+            "semaphore",
+            "election",
+            "limiter",
+        ],
     ),
     ("detached", &["error", "clock", "session", "guard", "client"]),
-<<<<<<< HEAD
     ("fence", &["error", "guard", "stores"]),
-    ("blocking", &["error", "examination", "store", "session", "guard", "client"]),
-=======
-    ("blocking", &["error", "examination", "store", "session", "guard", "client", "limiter"]),
->>>>>>> limiter
+    (
+        "blocking",
+        &[
+            "error",
+            "examination",
+            "store",
+            "session",
+            "guard",
+            "lock",
+            "election",
+            "limiter",
+            "client",
+        ],
+    ),
 ];
 
 /// The crates of the workspace, each with those that it may be built on.

@@ -197,7 +197,7 @@ proptest! {
                     prop_assert_eq!(decision.retry_after, wait);
                     let mut then = meter.drained_by(wait);
                     prop_assert!(then.take(permits).allowed);
-                    let just_before = meter.drained_by(wait - Duration::from_nanos(1));
+                    let just_before = meter.drained_by(wait.saturating_sub(Duration::from_nanos(1)));
                     prop_assert!(just_before.available() < permits);
                 }
             }

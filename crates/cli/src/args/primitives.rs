@@ -1,0 +1,136 @@
+//! The verbs for what is more than a lock.
+
+// These comments are printed on terminals, where Markdown would be in the way.
+#![allow(clippy::doc_markdown, rustdoc::bare_urls, rustdoc::broken_intra_doc_links)]
+
+use std::ffi::OsString;
+
+use clap::{Args as Group, ValueEnum};
+use leasehold::{Away, Key, Rate, RateError};
+
+use super::{Asking, Commanded, key};
+use crate::duration::{self, Patience};
+use crate::exit;
+
+/// Run a command while this node leads
+///
+/// Campaigns for the office NAME, runs CMD once elected, and resigns when CMD ends, with CMD's exit
+/// code. Everything that `leasehold run` says of its command and its lock holds here too: if the
+/// office is lost, CMD and its process group are ended before the next one can lead, and the exit
+/// code is 97.
+///
+/// Others learn who leads by `leasehold leader NAME`. CMD finds its term in LEASEHOLD_FENCE: whoever
+/// it tells what to do should refuse a smaller one than it has seen.
+#[derive(Debug, Group)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct Elect {
+    /// The office: 1 to 512 bytes of UTF-8
+    #[arg(value_parser = key)]
+    pub(crate) name: Key,
+    /// What followers are told of the leader: an address, usually; the same as --note
+    #[arg(long = "as", value_name = "ADDRESS", conflicts_with = "note")]
+    pub(crate) address: Option<String>,
+    #[command(flatten)]
+    pub(crate) asking: Asking,
+    #[command(flatten)]
+    pub(crate) commanded: Commanded,
+}
+
+/// Tell who leads
+///
+/// Prints what the leader of the office NAME calls itself: its address (--as), or its host and process
+/// if it gave none. Exits with 1 if nobody leads.
+///
+/// With --follow it prints who leads, and goes on with each change of it until Ctrl-C; an empty line
+/// stands for a vacancy. It misses no leader, also one that led for a moment only, where the store
+/// keeps records. Trouble with the store is told on stderr, and outlasted.
+///
+/// With --json one object a line: {"event", "name", "term", "address", "owner"}; the events are
+/// `leads`, `vacant`, and with --follow `missed` (so many changes are forgotten: "changes").
+#[derive(Debug, Group)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct LeaderOf {
+    /// The office
+    #[arg(value_parser = key)]
+    pub(crate) name: Key,
+    /// Go on with each change
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Take a permit out of a rate, and run a command if there is one
+///
+/// All who use the store and KEY keep to the rate together: permits come back evenly, and no more
+/// than the burst are there at once. With a permit, CMD is run in place of leasehold, whose exit
+/// code is then CMD's own. Without one, exits with 75, or waits if --wait is given (124 when that was
+/// not long enough). Without CMD, exits with 0 for a permit.
+///
+/// Without CMD, and with --json when CMD is not run, prints what was decided: whether it is
+/// limited, the limit (the burst), how many remain, after which time to try again, and after which
+/// time the whole limit is there again. With --json: {"key", "limited", "limit", "remaining",
+/// "retry_after_ms", "reset_ms", "alone"}; `alone` is true when the store was away.
+///
+/// CMD finds LEASEHOLD_KEY and LEASEHOLD_STORE in its environment, as with `run`. Whoever gives
+/// another rate for KEY goes by that one, on the same count.
+#[derive(Debug, Group)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct Limit {
+    /// What is limited: 1 to 512 bytes of UTF-8
+    #[arg(value_parser = key)]
+    pub(crate) key: Key,
+    /// So many permits per period, as in 100/s, 5/min, 1000/h, 10/500ms
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub(crate) rate: Rate,
+    /// How many can be taken at once after a time without any [default: what one period gives]
+    #[arg(long, value_name = "N")]
+    pub(crate) burst: Option<u32>,
+    /// How many permits to take: all or none
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) units: u32,
+    /// Wait for the permit; with =DURATION, so long at most
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration::parse_patience,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "forever"
+    )]
+    pub(crate) wait: Option<Patience>,
+    /// When the store is away: closed runs nothing and exits with 69; open runs CMD without asking,
+    /// since a command alone is within any rate
+    #[arg(long, value_name = "HOW", default_value = "closed", hide_possible_values = true)]
+    pub(crate) when_unavailable: WhenUnavailable,
+    /// Take nothing: tell what there is
+    #[arg(long, conflicts_with_all = ["wait", "units", "command"])]
+    pub(crate) peek: bool,
+    /// Print what was decided as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The command and its arguments
+    #[arg(last = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What `limit` does when the store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WhenUnavailable {
+    Open,
+    Closed,
+}
+
+impl From<WhenUnavailable> for Away {
+    fn from(chosen: WhenUnavailable) -> Self {
+        match chosen {
+            WhenUnavailable::Open => Self::Open,
+            WhenUnavailable::Closed => Self::Closed,
+        }
+    }
+}
+
+fn rate(text: &str) -> Result<Rate, RateError> {
+    text.parse()
+}
