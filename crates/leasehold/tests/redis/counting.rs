@@ -84,6 +84,92 @@ async fn a_renewal_keeps_a_share_and_the_key_alive() {
 }
 
 #[tokio::test]
+async fn asking_again_extends_a_share_and_a_place_in_line() {
+    let server = Server::start();
+    let (node, mut raw) = (Node::new(&server.url()).await, server.raw());
+    let (held, waiting) = (reader(), writer());
+    let granted = node.acquire(&held).await;
+    node.enter(&waiting).await;
+    // As if 20 of the 30 seconds had passed.
+    let before = Duration::from_secs(20);
+    for claim in [&held, &waiting] {
+        age(&mut raw, claim, before);
+    }
+    for (claim, enter) in [(&held, Enter::Try), (&waiting, Enter::Wait)] {
+        node.store.enter(&node.session, claim, enter).await.unwrap();
+    }
+    assert_eq!(node.acquire(&held).await, granted);
+    assert!((29_000..=30_000).contains(&left(&mut raw, "job")));
+    let line = node.store.inspect(&held.key).await.unwrap();
+    for party in line.holders.iter().chain(&line.waiters) {
+        assert!(party.left.unwrap() > Duration::from_secs(29), "{party:?}");
+    }
+}
+
+/// As if `time` had passed since the claim was renewed.
+fn age(raw: &mut Raw, claim: &leasehold::core::Claim, time: Duration) {
+    let [wait_key, hold_key] =
+        ["wait", "hold"].map(|kind| raw.only_key(&format!("leasehold:{{*}}:{kind}:job")));
+    let id = claim.id.to_hex();
+    let entry: String = raw.run(&["HGET", &wait_key, &id]);
+    let (expiry, rest) = entry.split_once(' ').unwrap();
+    let earlier = expiry.parse::<u64>().unwrap() - u64::try_from(time.as_millis()).unwrap();
+    let _: i64 = raw.run(&["HSET", &wait_key, &id, &format!("{earlier} {rest}")]);
+    let _: i64 = raw.run(&["ZADD", &hold_key, "XX", &earlier.to_string(), &id]);
+}
+
+#[tokio::test]
+async fn a_renewal_of_several_keys_counts_the_fences_of_each_by_its_own_memory() {
+    let server = Server::start();
+    let (node, mut raw) = (Node::new(&server.url()).await, server.raw());
+    let (other, held, waiting) = (share("other", 1, 3), share("job", 3, 3), share("job", 1, 3));
+    node.acquire(&other).await;
+    node.acquire(&held).await;
+    node.enter(&waiting).await;
+    // As if the last grant had been made when the clock was three hours ahead.
+    let meta_key = raw.only_key("leasehold:{*}:meta:job");
+    let meta: String = raw.run(&["GET", &meta_key]);
+    let mut fields: Vec<String> = meta.splitn(3, ' ').map(ToOwned::to_owned).collect();
+    let ahead = fields[1].parse::<u64>().unwrap() + 3 * 3_600_000_000;
+    fields[1] = ahead.to_string();
+    let _: String = raw.run(&["SET", &meta_key, &fields.join(" ")]);
+    let _: i64 = raw.run(&["DEL", "job"]);
+    let roll = [other, waiting.clone()];
+    let renewed = node.store.renew(&node.session, &roll).await.unwrap();
+    assert_eq!(renewed, Renewed::Extended { lost: vec![] });
+    assert_eq!(node.acquire(&waiting).await.get(), ahead + 1);
+}
+
+#[tokio::test]
+async fn an_amended_hold_has_no_more_units_no_other_lease_and_no_immortal_memory() {
+    let server = Server::start();
+    let (node, mut raw) = (Node::new(&server.url()).await, server.raw());
+    for (held, all) in [(share("job", 2, 5), share("job", 5, 5)), (claim("job"), claim("job"))] {
+        let fence = node.acquire(&held).await;
+        let meta_key = raw.only_key("leasehold:{*}:meta:job");
+        let _: i64 = raw.run(&["PEXPIRE", "job", "9000"]);
+        // Somebody who knows the claim's id only.
+        let mut greedy =
+            all.amended(Note::new("amended").unwrap(), all.units().try_into().unwrap());
+        greedy.id = held.id;
+        assert!(node.store.amend(&node.session, &greedy).await.unwrap());
+        let line = node.store.inspect(&held.key).await.unwrap();
+        let [holder] = &line.holders[..] else { panic!("{line:?}") };
+        assert_eq!((holder.units, holder.note.as_str()), (held.units(), "amended"));
+        assert_eq!((holder.claim, holder.fence), (Some(held.id), Some(fence)));
+        assert!(holder.left.unwrap() <= TTL, "{holder:?}");
+        assert!((1..=3_640_000).contains(&left(&mut raw, &meta_key)));
+        let waiting = all.clone();
+        let record = Record::new(b"waits", TTL).unwrap();
+        node.enter(&waiting).await;
+        let under = Provided::Held(&node.session, &waiting);
+        assert!(!node.store.write(&held.key, under, &record).await.unwrap(), "it waits");
+        assert_eq!(node.leave(&waiting).await, Left::Withdrawn);
+        assert_eq!(node.leave(&held).await, Left::Released);
+    }
+}
+
+#[tokio::test]
 async fn the_first_in_line_finds_out_that_any_of_the_holders_lapsed() {
     let server = Server::start();
     let node = Node::new(&server.url()).await;
@@ -298,6 +384,26 @@ async fn a_share_that_a_failover_rewound_into_the_line_is_lost() {
     assert_eq!(node.renew(&rewound).await, Renewed::Extended { lost: vec![rewound.id] });
     assert_eq!(node.store.inspect(&held.key).await.unwrap().waiters, []);
     assert!(node.extends(&held).await);
+}
+
+#[tokio::test]
+async fn a_waiter_whose_line_was_deleted_is_lost_and_may_enter_again() {
+    let server = Server::start();
+    let (node, mut raw) = (Node::new(&server.url()).await, server.raw());
+    for held in [claim("job"), writer()] {
+        let (waiting, other) = (reader(), reader());
+        node.acquire(&held).await;
+        node.enter(&waiting).await;
+        node.enter(&other).await;
+        let line_key = raw.only_key("leasehold:{*}:line:job");
+        let _: i64 = raw.run(&["ZREM", &line_key, &waiting.id.to_hex()]);
+        assert_eq!(node.renew(&waiting).await, Renewed::Extended { lost: vec![waiting.id] });
+        assert_eq!(node.leave(&waiting).await, Left::Gone);
+        assert_eq!(rank(&node.enter(&waiting).await), 1);
+        for claim in [&waiting, &other, &held] {
+            node.leave(claim).await;
+        }
+    }
 }
 
 #[tokio::test]
