@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use tempfile::TempDir;
 
@@ -27,6 +28,7 @@ pub struct RedisOptions {
     client_certificates: bool,
     append_only: bool,
     database: Option<u16>,
+    cluster: bool,
     config: Vec<(String, String)>,
 }
 
@@ -74,6 +76,12 @@ impl RedisOptions {
         self
     }
 
+    /// It can be a node of a cluster.
+    pub(crate) fn cluster(mut self) -> Self {
+        self.cluster = true;
+        self
+    }
+
     /// Any other directive of `redis.conf`.
     #[must_use]
     pub fn config(mut self, name: &str, value: &str) -> Self {
@@ -96,8 +104,17 @@ impl RedisOptions {
             let spec = self.spec(&program, &cli, &directory, port, tls_port);
             match Server::start(spec) {
                 Ok(server) => {
-                    let options = self;
-                    return Redis { server, options, cli, port, tls_port, certificates, home };
+                    let (options, paused) = (self, AtomicBool::new(false));
+                    return Redis {
+                        server,
+                        options,
+                        cli,
+                        port,
+                        tls_port,
+                        certificates,
+                        home,
+                        paused,
+                    };
                 }
                 Err(why) if why.contains("Address already in use") => failure = why,
                 Err(why) => panic!("{why}"),
@@ -146,6 +163,14 @@ impl RedisOptions {
             // Saves at an orderly stop, and practically never in between.
             "save 3600 100000000".to_owned(),
         ];
+        if self.cluster {
+            // Without the last one it takes the port plus 10000, which may not exist.
+            lines.extend([
+                "cluster-enabled yes".to_owned(),
+                format!("cluster-port {}", free_port()),
+            ]);
+            lines.push("cluster-node-timeout 2000".to_owned());
+        }
         if self.append_only {
             lines.extend(["appendonly yes".to_owned(), "appendfsync always".to_owned()]);
         }
@@ -201,6 +226,7 @@ pub struct Redis {
     tls_port: Option<u16>,
     certificates: Option<Certificates>,
     home: TempDir,
+    paused: AtomicBool,
 }
 
 impl Redis {
@@ -289,6 +315,17 @@ impl Redis {
             .unwrap_or_else(|why| panic!("redis-cli {args:?}: {why}"))
     }
 
+    /// The port on which the nodes of a cluster speak to each other.
+    pub(crate) fn cluster_port(&self) -> String {
+        let answer = self.cli(&["CONFIG", "GET", "cluster-port"]);
+        answer.lines().nth(1).expect("a node of a cluster").to_owned()
+    }
+
+    /// Whether it runs and was not stopped in its tracks.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.server.is_running() && !self.paused.load(SeqCst)
+    }
+
     /// The process id of the server.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -325,12 +362,14 @@ impl Redis {
 
     /// Stops it in its tracks (`SIGSTOP`): connections stay open, nothing answers.
     pub fn pause(&self) {
+        self.paused.store(true, SeqCst);
         self.server.pause();
     }
 
     /// Lets it go on after [`Redis::pause`].
     pub fn resume(&self) {
         self.server.resume();
+        self.paused.store(false, SeqCst);
     }
 }
 

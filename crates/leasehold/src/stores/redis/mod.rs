@@ -83,17 +83,21 @@
 //! `+info +config|get` as well, and says so if it may not.
 
 pub(in crate::stores) mod answers;
+mod cluster;
 pub(in crate::stores) mod config;
 pub(in crate::stores) mod connection;
 mod dial;
 mod examine;
+mod examine_cluster;
 pub(in crate::stores) mod failure;
 pub(in crate::stores) mod inbox;
 pub(in crate::stores) mod keys;
 pub(in crate::stores) mod scripts;
 mod sentinel;
+mod servers;
 pub(in crate::stores) mod session;
 mod store;
+mod topology;
 pub(in crate::stores) mod wire;
 
 use std::time::Duration;
@@ -112,7 +116,6 @@ const GUARANTEES: Guarantees = Guarantees {
     counting: true,
     records: true,
     lease: LeaseScope::Claim,
-    // About a millisecond of the server's time.
-    renew_batch: 256,
+    renew_batch: servers::RENEW_BATCH,
     recheck: Duration::from_secs(2),
 };

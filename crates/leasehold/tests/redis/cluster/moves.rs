@@ -1,0 +1,87 @@
+//! A slot that is moved to another node, with holds and a line in it.
+
+use leasehold::core::{Left, Place};
+use leasehold::{Effect, ErrorKind, Store};
+
+use super::{cluster, held_in_the_end, key_of};
+use crate::{Node, claim, soon};
+
+#[tokio::test]
+async fn a_hold_and_its_line_go_with_their_slot() {
+    let cluster = cluster();
+    let (node, other) = (Node::new(&cluster.url()).await, Node::new(&cluster.url()).await);
+    let key = key_of(0, 0);
+    let (held, waiting) = (claim(&key), claim(&key));
+    let first = node.acquire(&held).await;
+    other.enter(&waiting).await;
+    cluster.begin_move(&key, 0, 1);
+    assert!(node.extends(&held).await, "all of it is where it was");
+    cluster.move_keys(&key, 0, 1);
+    cluster.end_move(&key, 0, 1);
+    // The old node gave the channel away: the waiter asks, and listens at the new one.
+    let told = soon(other.changed(&waiting)).await;
+    assert_eq!(told, None, "look again");
+    assert!(matches!(other.enter(&waiting).await, Place::Waiting(_)), "it has its place");
+    assert_eq!(node.enter(&held).await, Place::Held(first), "the same hold");
+    assert!(node.extends(&held).await);
+    assert_eq!(node.leave(&held).await, Left::Released);
+    let told = soon(other.changed(&waiting)).await;
+    assert!(matches!(told, Some(Place::Held(fence)) if fence > first), "{told:?}");
+    assert_eq!(other.leave(&waiting).await, Left::Released);
+    assert_eq!(cluster.nodes()[0].cli(&["DBSIZE"]), "0");
+}
+
+#[tokio::test]
+async fn what_is_on_the_new_node_already_is_asked_for_there() {
+    let cluster = cluster();
+    let (node, other) = (Node::new(&cluster.url()).await, Node::new(&cluster.url()).await);
+    let key = key_of(0, 0);
+    let (held, waiting, third) = (claim(&key), claim(&key), claim(&key));
+    let first = node.acquire(&held).await;
+    other.enter(&waiting).await;
+    node.enter(&third).await;
+    cluster.begin_move(&key, 0, 1);
+    cluster.move_keys(&key, 0, 1);
+    // The old node still serves the slot and has nothing of it.
+    assert_eq!(cluster.nodes()[0].cli(&["DBSIZE"]), "0");
+    assert!(node.extends(&held).await && other.extends(&waiting).await);
+    assert_eq!(node.enter(&held).await, Place::Held(first));
+    assert_eq!(node.leave(&held).await, Left::Released);
+    assert!(other.acquire(&waiting).await > first, "handed over there");
+    // Others ask the old node all the same.
+    let elsewhere = claim(&key_of(0, 1));
+    node.acquire(&elsewhere).await;
+    assert_eq!(cluster.nodes()[0].cli(&["GET", elsewhere.key.as_str()]), elsewhere.id.to_hex());
+    cluster.end_move(&key, 0, 1);
+    assert!(node.extends(&third).await);
+}
+
+#[tokio::test]
+async fn keys_on_both_nodes_wait_until_the_move_is_done() {
+    let cluster = cluster();
+    let url = format!("{}?timeout=500ms", cluster.url());
+    let node = Node::new(&url).await;
+    let key = key_of(0, 0);
+    let held = claim(&key);
+    let first = node.acquire(&held).await;
+    cluster.begin_move(&key, 0, 1);
+    cluster.nodes()[0].cli(&[
+        "MIGRATE",
+        "127.0.0.1",
+        &cluster.nodes()[1].port().to_string(),
+        &key,
+        "0",
+        "10000",
+    ]);
+    let renewed = node.store.renew(&node.session, std::slice::from_ref(&held)).await;
+    let error = renewed.unwrap_err();
+    assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::None), "{error}");
+    assert!(error.to_string().contains("being moved to another node"), "{error}");
+    // Done while it is asked for.
+    let (extended, ()) = tokio::join!(held_in_the_end(&node, &held), async {
+        cluster.move_keys(&key, 0, 1);
+        cluster.end_move(&key, 0, 1);
+    });
+    assert_eq!(extended, first);
+    assert!(node.extends(&held).await);
+}
