@@ -121,11 +121,11 @@ async fn a_replica_that_lost_its_primary_is_left() {
 
 #[tokio::test]
 async fn a_server_that_loads_its_data_is_waited_for() {
-    let mut server = Server::with(&["--appendonly", "no", "--dbfilename", "data.rdb"]);
+    let mut server = Server::with(&["--enable-debug-command", "yes"]);
     let mut raw = server.raw();
     let _: String = raw.run(&["DEBUG", "POPULATE", "20000", "k", "100"]);
     let _: String = raw.run(&["SAVE"]);
-    // A tenth of a second for each thousand keys.
+    // Microseconds for each key.
     set(&mut raw, "key-load-delay", "500");
     set(&mut raw, "loading-process-events-interval-bytes", "1024");
     let node = Node::new(&server.url()).await;

@@ -52,26 +52,18 @@ async fn what_the_replica_never_had_is_lost_and_the_fence_grows_all_the_same() {
     cluster.until_served_by(&key, 3);
     let after = held_in_the_end(&other, &next).await;
     assert!(after > lost, "{after:?} after {lost:?}");
-    let renewed = node.store.renew(&node.session, std::slice::from_ref(&held)).await;
-    let renewed = match renewed {
-        Ok(renewed) => renewed,
-        // Its connection to the dead node told it first.
-        Err(error) => {
-            assert!(error.is_transient(), "{error}");
-            cluster.until_well();
-            soon(async {
-                loop {
-                    let roll = std::slice::from_ref(&held);
-                    if let Ok(renewed) = node.store.renew(&node.session, roll).await {
-                        return renewed;
-                    }
-                    // sleep: it looks for the new primary in the background; asked again.
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            })
-            .await
+    let renewed = soon(async {
+        loop {
+            match node.store.renew(&node.session, std::slice::from_ref(&held)).await {
+                Ok(renewed) => return renewed,
+                // Its connection to the dead node told it first.
+                Err(error) => assert!(error.is_transient(), "{error}"),
+            }
+            // sleep: it looks for the new primary in the background; asked again.
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    };
+    })
+    .await;
     assert_eq!(renewed, Renewed::Extended { lost: vec![held.id] }, "the holder learns of it");
 }
 
