@@ -1,5 +1,7 @@
 //! Six Redis servers that are a cluster: three primaries, and a replica of each.
 
+use tempfile::TempDir;
+
 use crate::redis::{Redis, RedisOptions};
 use crate::sentinel::{replicating, until};
 
@@ -17,6 +19,7 @@ const SLOTS: usize = 16384;
 pub struct RedisCluster {
     nodes: Vec<Redis>,
     options: RedisOptions,
+    _certificates: TempDir,
 }
 
 impl RedisCluster {
@@ -26,7 +29,9 @@ impl RedisCluster {
     /// `cluster-node-timeout` is two seconds unless `options` say otherwise.
     #[must_use]
     pub fn start(options: &RedisOptions) -> Self {
-        let node = replicating(options.clone().cluster());
+        let certificates =
+            TempDir::with_prefix("leasehold-cluster-").expect("cannot make a directory");
+        let node = replicating(options.clone().cluster(certificates.path()));
         // Each waits for its own process only.
         let starting: Vec<_> = (0..2 * PRIMARIES)
             .map(|_| {
@@ -36,7 +41,7 @@ impl RedisCluster {
             .collect();
         let nodes: Vec<Redis> =
             starting.into_iter().map(|starting| starting.join().expect("a node starts")).collect();
-        let cluster = Self { nodes, options: options.clone() };
+        let cluster = Self { nodes, options: options.clone(), _certificates: certificates };
         cluster.introduce();
         for (number, node) in cluster.nodes.iter().enumerate().skip(PRIMARIES) {
             let primary = cluster.id(number - PRIMARIES);
@@ -56,7 +61,7 @@ impl RedisCluster {
                 assert_eq!(node.cli(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]), "OK");
             }
             for other in &self.nodes[..number] {
-                let (port, bus) = (other.port().to_string(), other.cluster_port());
+                let (port, bus) = (other.node_port().to_string(), other.cluster_port());
                 assert_eq!(node.cli(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]), "OK");
             }
         }
@@ -78,6 +83,14 @@ impl RedisCluster {
         let hosts: Vec<String> =
             [0, 1, 5].map(|node| format!("127.0.0.1:{}", self.nodes[node].port())).to_vec();
         format!("redis+cluster://{}{}", self.options.credentials(), hosts.join(","))
+    }
+
+    /// `rediss+cluster://…`, for [`Certificates::ca`](crate::Certificates::ca) of any node.
+    #[must_use]
+    pub fn tls_url(&self) -> String {
+        let hosts: Vec<String> =
+            self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.tls_port())).collect();
+        format!("rediss+cluster://{}{}", self.options.credentials(), hosts.join(","))
     }
 
     /// [`RedisCluster::url`] as an ACL user.
@@ -117,7 +130,7 @@ impl RedisCluster {
                 bounds.is_some_and(|(first, last)| (first..=last).contains(&slot))
             });
             let port = fields[1].split(['@', ':']).nth(1)?.parse::<u16>().ok()?;
-            serves.then(|| self.nodes.iter().position(|node| node.port() == port))?
+            serves.then(|| self.nodes.iter().position(|node| node.node_port() == port))?
         })
     }
 

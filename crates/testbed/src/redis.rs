@@ -29,6 +29,7 @@ pub struct RedisOptions {
     append_only: bool,
     database: Option<u16>,
     cluster: bool,
+    certificates: Option<Certificates>,
     config: Vec<(String, String)>,
 }
 
@@ -76,9 +77,12 @@ impl RedisOptions {
         self
     }
 
-    /// It can be a node of a cluster.
-    pub(crate) fn cluster(mut self) -> Self {
+    /// It can be a node of a cluster, whose nodes share certificates in a directory if they have any.
+    pub(crate) fn cluster(mut self, certificates: &Path) -> Self {
         self.cluster = true;
+        if self.tls {
+            self.certificates = Some(Certificates::make(certificates));
+        }
         self
     }
 
@@ -97,11 +101,16 @@ impl RedisOptions {
         let home = TempDir::with_prefix("leasehold-redis-").expect("cannot make a directory");
         let directory = home.path().to_owned();
         std::fs::create_dir(directory.join("data")).expect("cannot make a directory");
-        let certificates = self.tls.then(|| Certificates::make(&directory.join("certificates")));
+        let certificates = self.tls.then(|| match &self.certificates {
+            Some(shared) => shared.clone(),
+            None => Certificates::make(&directory.join("certificates")),
+        });
         let mut failure = String::new();
         for _ in 0..PORT_TRIES {
             let (port, tls_port) = (free_port(), self.tls.then(free_port));
-            let spec = self.spec(&program, &cli, &directory, port, tls_port);
+            let tls = certificates.as_ref().zip(tls_port);
+            let config = self.config_file(&directory, port, tls);
+            let spec = self.spec(&program, &cli, &directory, &config);
             match Server::start(spec) {
                 Ok(server) => {
                     let (options, paused) = (self, AtomicBool::new(false));
@@ -123,17 +132,9 @@ impl RedisOptions {
         panic!("each of {PORT_TRIES} free ports was taken by somebody else: {failure}");
     }
 
-    fn spec(
-        &self,
-        program: &Path,
-        cli: &Path,
-        directory: &Path,
-        port: u16,
-        tls_port: Option<u16>,
-    ) -> Spec {
+    fn spec(&self, program: &Path, cli: &Path, directory: &Path, directives: &str) -> Spec {
         let (log, config) = (directory.join("log"), directory.join("redis.conf"));
-        std::fs::write(&config, self.config_file(directory, port, tls_port))
-            .expect("cannot write redis.conf");
+        std::fs::write(&config, directives).expect("cannot write redis.conf");
         // The log of a try that lost its port would hide what the next one says.
         let _ = std::fs::remove_file(&log);
         let (options, cli, socket) = (self.clone(), cli.to_owned(), directory.join("socket"));
@@ -152,7 +153,12 @@ impl RedisOptions {
         }
     }
 
-    fn config_file(&self, directory: &Path, port: u16, tls_port: Option<u16>) -> String {
+    fn config_file(
+        &self,
+        directory: &Path,
+        port: u16,
+        tls: Option<(&Certificates, u16)>,
+    ) -> String {
         let in_home = |name: &str| directory.join(name).display().to_string();
         let mut lines = vec![
             format!("port {port}"),
@@ -183,15 +189,23 @@ impl RedisOptions {
         for (name, password, rules) in &self.users {
             lines.push(format!("user {name} on >{password} {rules}"));
         }
-        if let Some(tls_port) = tls_port {
+        if let Some((certificates, tls_port)) = tls {
             let clients = if self.client_certificates { "yes" } else { "no" };
             lines.extend([
                 format!("tls-port {tls_port}"),
-                format!("tls-cert-file {}", in_home("certificates/server.pem")),
-                format!("tls-key-file {}", in_home("certificates/server.key")),
-                format!("tls-ca-cert-file {}", in_home("certificates/ca.pem")),
+                format!("tls-cert-file {}", certificates.server().display()),
+                format!("tls-key-file {}", certificates.server_key().display()),
+                format!("tls-ca-cert-file {}", certificates.ca().display()),
                 format!("tls-auth-clients {clients}"),
             ]);
+            if self.cluster {
+                lines.extend(["tls-cluster yes", "tls-replication yes"].map(str::to_owned));
+                // Nodes always show each other who they are.
+                lines.extend([
+                    format!("tls-client-cert-file {}", certificates.client().display()),
+                    format!("tls-client-key-file {}", certificates.client_key().display()),
+                ]);
+            }
         }
         lines.extend(self.config.iter().map(|(name, value)| format!("{name} {value}")));
         lines.join("\n") + "\n"
@@ -313,6 +327,11 @@ impl Redis {
         let args: Vec<OsString> = args.iter().map(OsString::from).collect();
         ask(&self.cli, &self.socket(), &self.options, &args)
             .unwrap_or_else(|why| panic!("redis-cli {args:?}: {why}"))
+    }
+
+    /// The port by which a node of a cluster is known to others.
+    pub(crate) fn node_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
     }
 
     /// The port on which the nodes of a cluster speak to each other.

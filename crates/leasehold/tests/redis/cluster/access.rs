@@ -53,3 +53,25 @@ async fn the_documented_access_list_suffices_and_less_is_told_of() {
     let error = other.store.enter(&other.session, &claim("x"), Enter::Try).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
 }
+
+#[tokio::test]
+async fn all_nodes_are_spoken_to_with_tls() {
+    let cluster = RedisCluster::start(&TestRedis::options().password("s3cret").tls());
+    let certificates = cluster.nodes()[0].certificates();
+    let url = format!("{}?ca={}", cluster.tls_url(), certificates.ca().display());
+    let (node, other) = (Node::new(&url).await, Node::new(&url).await);
+    for key in super::one_key_each() {
+        let (held, waiting) = (claim(&key), claim(&key));
+        let first = node.acquire(&held).await;
+        other.enter(&waiting).await;
+        assert!(node.extends(&held).await);
+        assert_eq!(node.leave(&held).await, Left::Released);
+        assert!(soon(other.wait(&waiting)).await > first);
+    }
+    let url = format!("{}?ca={}", cluster.tls_url(), certificates.wrong_ca().display());
+    let error = Redis::new(&url).unwrap().open(&terms(TTL)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    let plain = Redis::new(&cluster.tls_url().replace("rediss", "redis")).unwrap();
+    let error = plain.open(&terms(TTL)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
