@@ -137,19 +137,19 @@ pub(super) fn inspected(value: Value) -> Result<Line, Failure> {
     Ok(line)
 }
 
-/// What the owner of a claim is told by, as the line says.
+/// What the owner of a claim is told by in a cluster, as the line says.
 pub(super) fn told_by(inspected: Value, claim: ClaimId) -> Option<String> {
     let mut fields = Fields::of(inspected).ok()?;
     let (_now, _held, _left) = (fields.number().ok()?, fields.number().ok()?, fields.lapse().ok()?);
     let memory = fields.bytes().ok()?;
     if keys::holder(&memory, 0, None).is_some_and(|holder| holder.claim == Some(claim)) {
-        return keys::channel_in(&memory, 5).map(str::to_owned);
+        return keys::told_by(&memory).map(str::to_owned);
     }
     while !fields.is_empty() {
         let (waiter, _ticket) = (fields.bytes().ok()?, fields.number().ok()?);
         let entry = fields.bytes().ok()?;
         if keys::claim(&waiter) == Some(claim) {
-            return keys::channel_in(&entry, 2).map(str::to_owned);
+            return keys::told_by(&entry).map(str::to_owned);
         }
     }
     None

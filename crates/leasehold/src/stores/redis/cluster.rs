@@ -127,12 +127,16 @@ impl Cluster {
                 Some(Redirect::Moved(to)) => self.moved(slot, to, &at),
                 Some(Redirect::Ask(to)) if !asking => there = Some(beside(to, &at)),
                 Some(_) => {}
-                None => {
-                    if failure.is_unavailable() {
+                None if failure.is_unavailable() => {
+                    if turns > 0
+                        || !failure.had_no_effect()
+                        || !self.replaced(&at, slot, until).await
+                    {
                         self.refresh_soon();
+                        return Err(failure);
                     }
-                    return Err(failure);
                 }
+                None => return Err(failure),
             }
             turns += 1;
             // To follow is quick; to be sent around means that something goes on which takes time.
@@ -145,6 +149,15 @@ impl Cluster {
                 tokio::time::sleep(pause).await;
             }
         }
+    }
+
+    /// Whether a node that is of no use has been replaced, by what the others say now.
+    async fn replaced(self: &Arc<Self>, node: &Destination, slot: u16, until: Instant) -> bool {
+        let left = until.saturating_duration_since(Instant::now());
+        let refreshed = tokio::time::timeout(left, self.refresh()).await;
+        let serving =
+            |state: &State| state.topology.as_ref()?.serving(slot).map(|serving| serving != node);
+        matches!(refreshed, Ok(Ok(()))) && serving(&lock(&self.state)).unwrap_or(false)
     }
 
     /// The node that serves a slot, as far as it is known; asks if it is not.

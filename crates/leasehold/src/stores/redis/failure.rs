@@ -58,6 +58,10 @@ impl Failure {
         self.redirect.as_ref()
     }
 
+    pub(super) fn had_no_effect(&self) -> bool {
+        self.effect == Effect::None
+    }
+
     pub(super) fn is_unavailable(&self) -> bool {
         self.kind == ErrorKind::Unavailable
     }

@@ -154,10 +154,11 @@ pub(in crate::stores) fn holder(memory: &[u8], now: u64, left: Option<Duration>)
     })
 }
 
-/// What the session of a claim is called, as the memory of a key or an entry in its line says:
-/// `fields` stand before it.
-pub(super) fn channel_in(text: &[u8], fields: usize) -> Option<&str> {
-    std::str::from_utf8(text.splitn(fields + 2, |byte| *byte == b' ').nth(fields)?).ok()
+/// What the owner of a claim is told by in a cluster, as the memory of a key or an entry in its line
+/// says: the one field before the owner that begins with a brace.
+pub(super) fn told_by(text: &[u8]) -> Option<&str> {
+    let channel = text.split(|byte| *byte == b' ').find(|field| field.first() == Some(&b'{'));
+    std::str::from_utf8(channel?).ok()
 }
 
 /// One that stands in line, be it that it waits or that it holds beside others: from its ticket and

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use leasehold::core::{Left, Renewed};
+use leasehold::core::{Left, Place, Renewed};
 use leasehold::{Client, Store};
 use leasehold_testbed::{Redis, RedisCluster};
 
@@ -137,6 +137,27 @@ async fn a_client_waits_through_a_failover() {
     drop(guard);
     let (next, _waiter) = soon(waiting).await.unwrap();
     assert!(next > fence);
+}
+
+#[tokio::test]
+async fn who_was_idle_during_a_failover_notices_nothing() {
+    let cluster = cluster();
+    let node = Node::new(&cluster.url()).await;
+    let key = key_of(0, 0);
+    node.leave(&{
+        let held = claim(&key);
+        node.acquire(&held).await;
+        held
+    })
+    .await;
+    assert_eq!(cluster.nodes()[3].cli(&["CLUSTER", "FAILOVER"]), "OK");
+    cluster.until_served_by(&key, 3);
+    cluster.nodes()[0].kill();
+    soon(node.store.disturbed(&node.session)).await;
+    // Not even a try, which does not wait for a dead node.
+    let held = claim(&key);
+    assert!(matches!(node.attempt(&held).await, Place::Held(_)));
+    assert_eq!(cluster.nodes()[3].cli(&["GET", &key]), held.id.to_hex());
 }
 
 #[tokio::test]
