@@ -1,9 +1,9 @@
 //! A slot that is moved to another node, with holds and a line in it.
 
-use leasehold::core::{Left, Place};
+use leasehold::core::{Left, Place, Renewed};
 use leasehold::{Effect, ErrorKind, Store};
 
-use super::{cluster, held_in_the_end, key_of};
+use super::{cluster, key_of};
 use crate::{Node, claim, soon};
 
 #[tokio::test]
@@ -81,11 +81,20 @@ async fn keys_on_both_nodes_wait_until_the_move_is_done() {
     cluster.move_keys(&key, 0, 1);
     assert!(node.store.leave(&node.session, &held).await.is_err());
     // Done while it is asked for.
-    let (extended, ()) = tokio::join!(held_in_the_end(&node, &held), async {
+    let patient = Node::new(&format!("{}?timeout=15s", cluster.url())).await;
+    cluster.nodes()[1].cli(&["CONFIG", "RESETSTAT"]);
+    let ends = std::thread::spawn(move || {
+        while !cluster.nodes()[1].cli(&["INFO", "errorstats"]).contains("TRYAGAIN") {
+            std::thread::yield_now();
+        }
         cluster.end_move(&key, 0, 1);
+        cluster
     });
-    assert_eq!(extended, first);
-    assert!(node.extends(&held).await);
+    let roll = std::slice::from_ref(&held);
+    let renewed = patient.store.renew(&patient.session, roll).await.unwrap();
+    assert_eq!(renewed, Renewed::Extended { lost: vec![] });
+    let _cluster = ends.join().unwrap();
+    assert_eq!(node.acquire(&held).await, first);
 }
 
 /// A node that gives a slot away says so, unasked, to those who listen in it. Taken for the answer to

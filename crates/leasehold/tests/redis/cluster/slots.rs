@@ -102,6 +102,27 @@ async fn without_sharded_messages_the_first_in_line_asks() {
     let first = node.acquire(&held).await;
     other.enter(&waiting).await;
     assert_eq!(node.leave(&held).await, Left::Released);
-    assert!(soon(other.wait(&waiting)).await > first);
+    assert_eq!(soon(other.changed(&waiting)).await, None, "long before the hold would lapse");
+    assert!(other.acquire(&waiting).await > first);
     assert!(node.store.revoke(&waiting.key, &waiting.id).await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_handed_over_before_anybody_listens_is_found() {
+    let cluster = cluster();
+    let (node, other) = (Node::new(&cluster.url()).await, Node::new(&cluster.url()).await);
+    for number in 0..30 {
+        let key = key_of(number % 3, number);
+        let (held, waiting) = (claim(&key), claim(&key));
+        node.acquire(&held).await;
+        // Nobody listens in this slot yet, and the release is right behind.
+        let (place, left) = tokio::join!(other.enter(&waiting), node.leave(&held));
+        assert_eq!(left, Left::Released);
+        let place = match place {
+            Place::Waiting(_) => soon(other.changed(&waiting)).await,
+            held => Some(held),
+        };
+        assert!(!matches!(place, Some(Place::Waiting(_) | Place::Refused(_))), "{place:?}");
+        other.acquire(&waiting).await;
+    }
 }
