@@ -28,9 +28,14 @@ pub struct RedisOptions {
     client_certificates: bool,
     append_only: bool,
     database: Option<u16>,
-    cluster: bool,
-    certificates: Option<Certificates>,
+    cluster: Option<Fellows>,
     config: Vec<(String, String)>,
+}
+
+/// What the nodes of a cluster have in common.
+#[derive(Debug, Clone)]
+struct Fellows {
+    certificates: Option<Certificates>,
 }
 
 impl RedisOptions {
@@ -79,10 +84,8 @@ impl RedisOptions {
 
     /// It can be a node of a cluster, whose nodes share certificates in a directory if they have any.
     pub(crate) fn cluster(mut self, certificates: &Path) -> Self {
-        self.cluster = true;
-        if self.tls {
-            self.certificates = Some(Certificates::make(certificates));
-        }
+        let certificates = self.tls.then(|| Certificates::make(certificates));
+        self.cluster = Some(Fellows { certificates });
         self
     }
 
@@ -101,9 +104,9 @@ impl RedisOptions {
         let home = TempDir::with_prefix("leasehold-redis-").expect("cannot make a directory");
         let directory = home.path().to_owned();
         std::fs::create_dir(directory.join("data")).expect("cannot make a directory");
-        let certificates = self.tls.then(|| match &self.certificates {
-            Some(shared) => shared.clone(),
-            None => Certificates::make(&directory.join("certificates")),
+        let certificates = self.tls.then(|| match &self.cluster {
+            Some(Fellows { certificates: Some(shared) }) => shared.clone(),
+            _ => Certificates::make(&directory.join("certificates")),
         });
         let mut failure = String::new();
         for _ in 0..PORT_TRIES {
@@ -169,7 +172,7 @@ impl RedisOptions {
             // Saves at an orderly stop, and practically never in between.
             "save 3600 100000000".to_owned(),
         ];
-        if self.cluster {
+        if self.cluster.is_some() {
             // Without the last one it takes the port plus 10000, which may not exist.
             lines.extend([
                 "cluster-enabled yes".to_owned(),
@@ -198,7 +201,7 @@ impl RedisOptions {
                 format!("tls-ca-cert-file {}", certificates.ca().display()),
                 format!("tls-auth-clients {clients}"),
             ]);
-            if self.cluster {
+            if self.cluster.is_some() {
                 lines.extend(["tls-cluster yes", "tls-replication yes"].map(str::to_owned));
                 // Nodes always show each other who they are.
                 lines.extend([
