@@ -91,7 +91,7 @@ impl Destination {
 fn range(value: Value) -> Option<(u16, (u16, Destination))> {
     let Value::Array(fields) = value else { return None };
     let mut fields = fields.into_iter();
-    let (first, last) = (decode(fields.next()?).ok()?, decode(fields.next()?).ok()?);
+    let (first, last) = (small(&fields.next()?)?, small(&fields.next()?)?);
     let Value::Array(node) = fields.next()? else { return None };
     let mut node = node.into_iter();
     let host = match node.next()? {
@@ -99,7 +99,15 @@ fn range(value: Value) -> Option<(u16, (u16, Destination))> {
         // A node without the host name that it was told to give.
         host => decode::<String>(host).ok().filter(|host| host != "?").unwrap_or_default(),
     };
-    Some((last, (first, Destination { host, port: decode(node.next()?).ok()? })))
+    Some((last, (first, Destination { host, port: small(&node.next()?)? })))
+}
+
+/// The driver would cut off what does not fit.
+fn small(value: &Value) -> Option<u16> {
+    match value {
+        Value::Int(number) => u16::try_from(*number).ok(),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
