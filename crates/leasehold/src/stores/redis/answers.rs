@@ -4,9 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use ::redis::Value;
-use leasehold_core::{
-    Ahead, ClaimId, Fence, Left, Line, Party, Place, Reading, Version, Written,
-};
+use leasehold_core::{Ahead, ClaimId, Fence, Left, Line, Party, Place, Reading, Version, Written};
 
 use super::failure::Failure;
 use super::keys;

@@ -201,17 +201,17 @@ impl Redis {
 
     async fn ask_for_line(&self, key: &Key) -> Result<Line, Failure> {
         let (names, nothing): (_, [&str; 0]) = (keys::names(key), []);
-        let answer = self
-            .servers
-            .request(key.as_str(), async |visit| visit.run(&scripts::INSPECT, &names, &nothing).await);
+        let answer = self.servers.request(key.as_str(), async |visit| {
+            visit.run(&scripts::INSPECT, &names, &nothing).await
+        });
         answers::inspected(answer.await?)
     }
 
     async fn ask_to_revoke(&self, key: &Key, claim: ClaimId) -> Result<bool, Failure> {
         let (names, nothing): (_, [&str; 0]) = (keys::names(key), []);
-        let inspected = self
-            .servers
-            .request(key.as_str(), async |visit| visit.run(&scripts::INSPECT, &names, &nothing).await);
+        let inspected = self.servers.request(key.as_str(), async |visit| {
+            visit.run(&scripts::INSPECT, &names, &nothing).await
+        });
         let owner = answers::told_by(inspected.await?, claim);
         let token = claim.to_hex();
         let revoked = self.ask_until_done(&scripts::REVOKE, key, &[&token]).await?;
