@@ -7,7 +7,7 @@
                                       adds TIMES to the number in FILE, one under each lock;
                                       says `done`
 
-TTL is in milliseconds, or `none`: redis-py's default.
+TTL is in milliseconds, or `none`: redis-py's default. A URL of a cluster is redis+cluster://….
 """
 
 import os
@@ -63,10 +63,17 @@ def add_one(path, who):
         log.write(f"end {who}\n")
 
 
+def connect(url):
+    if url.startswith("redis+cluster://"):
+        # It takes one node, and asks that one for the others.
+        return redis.RedisCluster.from_url(url.replace("+cluster", "").split(",")[0])
+    return redis.Redis.from_url(url)
+
+
 def main():
     verb, url, key, ttl, *rest = sys.argv[1:]
     timeout = None if ttl == "none" else int(ttl) / 1000
-    lock = redis.Redis.from_url(url).lock(key, timeout=timeout, sleep=0.01)
+    lock = connect(url).lock(key, timeout=timeout, sleep=0.01)
     if verb == "hold":
         hold(lock)
     elif verb == "try":

@@ -41,6 +41,7 @@ impl Client {
     /// | `sqlite:PATH` | the embedded store in the file `PATH` |
     /// | `redis://…`, `rediss://…`, `redis+unix:///…` | a Redis server |
     /// | `redis+sentinel://…`, `rediss+sentinel://…` | the Redis server that sentinels call the primary |
+    /// | `redis+cluster://…`, `rediss+cluster://…` | a Redis Cluster |
     /// | `postgres://…` | a PostgreSQL server |
     /// | `etcd://…`, `etcds://…` | an etcd cluster |
     /// | `zookeeper://…` | a ZooKeeper ensemble |

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use leasehold::{Attempt, Client, ErrorKind, Released};
 use leasehold_testbed::peer::Library;
-use leasehold_testbed::{Peer, Redis, Worker, test_name, worker};
+use leasehold_testbed::{Peer, Redis, RedisCluster, Worker, test_name, worker};
 use tokio::task::JoinSet;
 
 const KEY: &str = "jobs/nightly report";
@@ -27,7 +27,11 @@ fn milliseconds(ttl: Duration) -> String {
 
 /// A peer that holds the key by now.
 fn holder(library: Library, redis: &Redis, ttl: &str) -> Peer {
-    let mut peer = Peer::start(library, &["hold", &redis.url(), KEY, ttl]);
+    holder_at(library, &redis.url(), ttl)
+}
+
+fn holder_at(library: Library, url: &str, ttl: &str) -> Peer {
+    let mut peer = Peer::start(library, &["hold", url, KEY, ttl]);
     peer.expect("waiting");
     peer.expect("held");
     peer
@@ -73,6 +77,34 @@ async fn a_peer_is_refused_and_waits_while_ours_holds() {
         waiting.tell();
         waiting.expect("released");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_cluster_ours_and_a_peers_exclude_each_other_too() {
+    let cluster = RedisCluster::start(&Redis::options());
+    let url = cluster.url();
+    let node = &cluster.nodes()[cluster.serving(KEY, 0)];
+    let mut peer = holder_at(Library::RedisPy, &url, LONG);
+    let token = node.cli(&["GET", KEY]);
+    let mutex = Client::open(&url).unwrap().mutex(KEY).unwrap();
+    assert!(matches!(mutex.attempt().await.unwrap(), Attempt::Refused(_)));
+    assert_eq!(node.cli(&["GET", KEY]), token, "their hold is left alone");
+    let waiting = tokio::spawn({
+        let mutex = mutex.clone();
+        async move { mutex.lock().await }
+    });
+    peer.tell();
+    peer.expect("released");
+    let guard = tokio::time::timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
+
+    Peer::start(Library::RedisPy, &["try", &url, KEY, LONG]).expect("refused");
+    let mut waiting = Peer::start(Library::RedisPy, &["hold", &url, KEY, LONG]);
+    waiting.expect("waiting");
+    assert_eq!(guard.release().await.unwrap(), Released::Held, "they broke our hold");
+    waiting.expect("held");
+    assert!(mutex.try_lock().await.unwrap().is_none());
+    waiting.tell();
+    waiting.expect("released");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 //!
 //! - [`Redis`]: a Redis server with whatever a test needs: TLS, passwords, a Unix socket.
 //! - [`RedisSentinel`]: two of them and the sentinels that swap their roles.
+//! - [`RedisCluster`]: six of them, which share the keys among three primaries.
 //! - [`Postgres`]: a PostgreSQL server, and [`PgBouncer`] before it.
 //! - [`ZooKeeper`]: one ZooKeeper server or three, with TLS.
 //! - [`Etcd`]: an etcd cluster of one or more members.
@@ -22,6 +23,7 @@
 )]
 
 pub mod certificates;
+mod cluster;
 mod etcd;
 mod missing;
 pub mod peer;
@@ -37,6 +39,7 @@ pub mod worker;
 mod zookeeper;
 
 pub use certificates::Certificates;
+pub use cluster::RedisCluster;
 pub use etcd::{Etcd, EtcdOptions};
 pub use missing::require;
 pub use peer::Peer;

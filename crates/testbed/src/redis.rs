@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use tempfile::TempDir;
 
@@ -27,7 +28,14 @@ pub struct RedisOptions {
     client_certificates: bool,
     append_only: bool,
     database: Option<u16>,
+    cluster: Option<Fellows>,
     config: Vec<(String, String)>,
+}
+
+/// What the nodes of a cluster have in common.
+#[derive(Debug, Clone)]
+struct Fellows {
+    certificates: Option<Certificates>,
 }
 
 impl RedisOptions {
@@ -74,6 +82,13 @@ impl RedisOptions {
         self
     }
 
+    /// It can be a node of a cluster, whose nodes share certificates in a directory if they have any.
+    pub(crate) fn cluster(mut self, certificates: &Path) -> Self {
+        let certificates = self.tls.then(|| Certificates::make(certificates));
+        self.cluster = Some(Fellows { certificates });
+        self
+    }
+
     /// Any other directive of `redis.conf`.
     #[must_use]
     pub fn config(mut self, name: &str, value: &str) -> Self {
@@ -89,15 +104,29 @@ impl RedisOptions {
         let home = TempDir::with_prefix("leasehold-redis-").expect("cannot make a directory");
         let directory = home.path().to_owned();
         std::fs::create_dir(directory.join("data")).expect("cannot make a directory");
-        let certificates = self.tls.then(|| Certificates::make(&directory.join("certificates")));
+        let certificates = self.tls.then(|| match &self.cluster {
+            Some(Fellows { certificates: Some(shared) }) => shared.clone(),
+            _ => Certificates::make(&directory.join("certificates")),
+        });
         let mut failure = String::new();
         for _ in 0..PORT_TRIES {
             let (port, tls_port) = (free_port(), self.tls.then(free_port));
-            let spec = self.spec(&program, &cli, &directory, port, tls_port);
+            let tls = certificates.as_ref().zip(tls_port);
+            let config = self.config_file(&directory, port, tls);
+            let spec = self.spec(&program, &cli, &directory, &config);
             match Server::start(spec) {
                 Ok(server) => {
-                    let options = self;
-                    return Redis { server, options, cli, port, tls_port, certificates, home };
+                    let (options, paused) = (self, AtomicBool::new(false));
+                    return Redis {
+                        server,
+                        options,
+                        cli,
+                        port,
+                        tls_port,
+                        certificates,
+                        home,
+                        paused,
+                    };
                 }
                 Err(why) if why.contains("Address already in use") => failure = why,
                 Err(why) => panic!("{why}"),
@@ -106,17 +135,9 @@ impl RedisOptions {
         panic!("each of {PORT_TRIES} free ports was taken by somebody else: {failure}");
     }
 
-    fn spec(
-        &self,
-        program: &Path,
-        cli: &Path,
-        directory: &Path,
-        port: u16,
-        tls_port: Option<u16>,
-    ) -> Spec {
+    fn spec(&self, program: &Path, cli: &Path, directory: &Path, directives: &str) -> Spec {
         let (log, config) = (directory.join("log"), directory.join("redis.conf"));
-        std::fs::write(&config, self.config_file(directory, port, tls_port))
-            .expect("cannot write redis.conf");
+        std::fs::write(&config, directives).expect("cannot write redis.conf");
         // The log of a try that lost its port would hide what the next one says.
         let _ = std::fs::remove_file(&log);
         let (options, cli, socket) = (self.clone(), cli.to_owned(), directory.join("socket"));
@@ -135,7 +156,12 @@ impl RedisOptions {
         }
     }
 
-    fn config_file(&self, directory: &Path, port: u16, tls_port: Option<u16>) -> String {
+    fn config_file(
+        &self,
+        directory: &Path,
+        port: u16,
+        tls: Option<(&Certificates, u16)>,
+    ) -> String {
         let in_home = |name: &str| directory.join(name).display().to_string();
         let mut lines = vec![
             format!("port {port}"),
@@ -146,6 +172,14 @@ impl RedisOptions {
             // Saves at an orderly stop, and practically never in between.
             "save 3600 100000000".to_owned(),
         ];
+        if self.cluster.is_some() {
+            // Without the last one it takes the port plus 10000, which may not exist.
+            lines.extend([
+                "cluster-enabled yes".to_owned(),
+                format!("cluster-port {}", free_port()),
+            ]);
+            lines.push("cluster-node-timeout 2000".to_owned());
+        }
         if self.append_only {
             lines.extend(["appendonly yes".to_owned(), "appendfsync always".to_owned()]);
         }
@@ -158,15 +192,23 @@ impl RedisOptions {
         for (name, password, rules) in &self.users {
             lines.push(format!("user {name} on >{password} {rules}"));
         }
-        if let Some(tls_port) = tls_port {
+        if let Some((certificates, tls_port)) = tls {
             let clients = if self.client_certificates { "yes" } else { "no" };
             lines.extend([
                 format!("tls-port {tls_port}"),
-                format!("tls-cert-file {}", in_home("certificates/server.pem")),
-                format!("tls-key-file {}", in_home("certificates/server.key")),
-                format!("tls-ca-cert-file {}", in_home("certificates/ca.pem")),
+                format!("tls-cert-file {}", certificates.server().display()),
+                format!("tls-key-file {}", certificates.server_key().display()),
+                format!("tls-ca-cert-file {}", certificates.ca().display()),
                 format!("tls-auth-clients {clients}"),
             ]);
+            if self.cluster.is_some() {
+                lines.extend(["tls-cluster yes", "tls-replication yes"].map(str::to_owned));
+                // Nodes always show each other who they are.
+                lines.extend([
+                    format!("tls-client-cert-file {}", certificates.client().display()),
+                    format!("tls-client-key-file {}", certificates.client_key().display()),
+                ]);
+            }
         }
         lines.extend(self.config.iter().map(|(name, value)| format!("{name} {value}")));
         lines.join("\n") + "\n"
@@ -201,6 +243,7 @@ pub struct Redis {
     tls_port: Option<u16>,
     certificates: Option<Certificates>,
     home: TempDir,
+    paused: AtomicBool,
 }
 
 impl Redis {
@@ -289,6 +332,22 @@ impl Redis {
             .unwrap_or_else(|why| panic!("redis-cli {args:?}: {why}"))
     }
 
+    /// The port by which a node of a cluster is known to others.
+    pub(crate) fn node_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
+    }
+
+    /// The port on which the nodes of a cluster speak to each other.
+    pub(crate) fn cluster_port(&self) -> String {
+        let answer = self.cli(&["CONFIG", "GET", "cluster-port"]);
+        answer.lines().nth(1).expect("a node of a cluster").to_owned()
+    }
+
+    /// Whether it runs and was not stopped in its tracks.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.server.is_running() && !self.paused.load(SeqCst)
+    }
+
     /// The process id of the server.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -325,12 +384,14 @@ impl Redis {
 
     /// Stops it in its tracks (`SIGSTOP`): connections stay open, nothing answers.
     pub fn pause(&self) {
+        self.paused.store(true, SeqCst);
         self.server.pause();
     }
 
     /// Lets it go on after [`Redis::pause`].
     pub fn resume(&self) {
         self.server.resume();
+        self.paused.store(false, SeqCst);
     }
 }
 

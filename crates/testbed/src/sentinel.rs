@@ -1,5 +1,6 @@
 //! A primary, its replica, and three sentinels that watch over them.
 
+use std::fmt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ const GROUP: &str = "locks";
 /// How many of them.
 const SENTINELS: usize = 3;
 
-/// How long the sentinels may take to agree.
+/// How long servers may take to agree.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Two Redis servers, one of which replicates the other, and the sentinels that swap their roles
@@ -109,12 +110,17 @@ impl RedisSentinel {
     }
 
     fn until(&self, what: &str, done: impl Fn() -> bool) {
-        let until = Instant::now() + PATIENCE;
-        while !done() {
-            assert!(Instant::now() < until, "{what} takes longer than {PATIENCE:?}: {self:?}");
-            // sleep: nobody tells; asked again.
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until(self, what, done);
+    }
+}
+
+/// Waits until servers have agreed on something.
+pub(crate) fn until(servers: &impl fmt::Debug, what: &str, done: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < until, "{what} takes longer than {PATIENCE:?}: {servers:?}");
+        // sleep: nobody tells; asked again.
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -160,7 +166,7 @@ impl Sentinel {
 }
 
 /// So that each server can be the other's replica at once.
-fn replicating(options: RedisOptions) -> RedisOptions {
+pub(crate) fn replicating(options: RedisOptions) -> RedisOptions {
     let admin = options.admin_password();
     let options = options.config("repl-diskless-sync-delay", "0").config("repl-timeout", "5");
     match admin {

@@ -234,7 +234,7 @@ impl Work {
 
     fn renewed(&mut self, outcomes: Vec<Outcome>) {
         self.renewal = None;
-        let mut failed = false;
+        let mut failed = 0_usize;
         let mut sent = clock::now();
         for outcome in outcomes {
             sent = sent.min(outcome.sent);
@@ -247,8 +247,13 @@ impl Work {
                     self.shared.end(&outcome.session);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "could not renew; asking again");
-                    failed = true;
+                    failed += 1;
+                    // One says what is wrong, also where each claim is a batch of its own.
+                    if failed == 1 {
+                        tracing::warn!(%error, "could not renew; asking again");
+                    } else {
+                        tracing::debug!(%error, "could not renew; asking again");
+                    }
                 }
             }
         }
@@ -256,6 +261,7 @@ impl Work {
         for done in self.waiting.drain(..) {
             let _ = done.send(());
         }
+        let failed = failed > 0;
         if failed {
             self.due = Some(clock::now() + self.backoff.next_wait());
         } else {

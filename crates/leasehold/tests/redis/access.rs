@@ -10,7 +10,7 @@ use crate::server::Server;
 use crate::{Node, TTL, claim, share, soon, terms};
 
 /// As in the documentation of the store.
-const COMMANDS: &str = "+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del \
+pub(crate) const COMMANDS: &str = "+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del \
      +exists +pexpire +pexpireat +pttl +time +hget +hset +hdel +zadd +zrem +zrange +zrevrange +zrangebyscore +zrank +zscore +zcard";
 
 fn user(server: &Server, commands: &str, patterns: &[&str]) {

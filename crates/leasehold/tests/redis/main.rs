@@ -2,6 +2,7 @@
 #![cfg(feature = "redis")]
 
 mod access;
+mod cluster;
 mod cost;
 mod counting;
 mod examine;
@@ -10,6 +11,7 @@ mod line;
 mod memory;
 mod outage;
 mod random;
+mod refusals;
 mod sentinel;
 mod server;
 mod tls;

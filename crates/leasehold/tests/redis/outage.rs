@@ -206,5 +206,6 @@ async fn a_node_of_a_cluster_is_refused() {
     let server = Server::with(&["--cluster-enabled", "yes"]);
     let store = Redis::new(&server.url()).unwrap();
     let error = store.open(&terms(TTL)).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(error.to_string().contains("redis+cluster://"), "{error}");
 }

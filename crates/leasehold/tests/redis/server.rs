@@ -121,9 +121,14 @@ pub(crate) struct Raw(Connection);
 impl Raw {
     #[track_caller]
     pub(crate) fn run<T: FromRedisValue>(&mut self, words: &[&str]) -> T {
+        self.attempt(words).unwrap()
+    }
+
+    /// What may be refused.
+    pub(crate) fn attempt<T: FromRedisValue>(&mut self, words: &[&str]) -> redis::RedisResult<T> {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
-        command.query(&mut self.0).unwrap()
+        command.query(&mut self.0)
     }
 
     /// The one key that matches.
@@ -139,9 +144,13 @@ impl Raw {
     }
 
     pub(crate) fn info(&mut self, section: &str, field: &str) -> u64 {
+        self.info_text(section, field).parse().unwrap()
+    }
+
+    pub(crate) fn info_text(&mut self, section: &str, field: &str) -> String {
         let text: String = self.run(&["INFO", section]);
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{field}:")));
-        line.unwrap().trim().parse().unwrap()
+        line.unwrap().trim().to_owned()
     }
 }
 

@@ -27,6 +27,11 @@ fn urls_are_shown_in_full_but_for_the_password() {
         "redis+sentinel://u@a:26379,b:7,[::1]:26379/my group/2"
     );
     assert_eq!(shown("rediss+sentinel://a/g?timeout=1s"), "rediss+sentinel://a:26379/g/0");
+    assert_eq!(
+        shown("redis+cluster://u:secret@a,b:7,[::1]/0?replicas=1"),
+        "redis+cluster://u@a:6379,b:7,[::1]:6379"
+    );
+    assert_eq!(shown("rediss+cluster://a?ca=/x"), "rediss+cluster://a:6379");
 }
 
 #[test]
@@ -45,6 +50,11 @@ fn what_cannot_be_understood_is_refused_by_its_name_and_without_the_password() {
         ("redis+sentinel://u:secret@a/g?sentinel_x=secret", "sentinel_x"),
         ("redis+sentinel://u:secret@a/g?sentinel_password=secret&sentinel_password=x", "twice"),
         ("redis+sentinel://u:secret@a/g?ca=/x", "rediss"),
+        ("redis+cluster://u:secret@a,b/1", "database"),
+        ("redis+cluster://u:secret@a,,b", "host"),
+        ("redis+cluster://u:secret@", "host"),
+        ("redis+cluster://u:secret@a?sentinel_user=u", "sentinel_user"),
+        ("rediss+unix+cluster://u:secret@a", "redis+cluster:"),
         ("redis://u:secret@h:0", "port"),
         ("redis://u:secret@h:x", "port"),
         ("redis://u:secret@", "host"),

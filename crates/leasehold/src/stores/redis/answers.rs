@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use ::redis::Value;
-use leasehold_core::{Ahead, Fence, Left, Line, Party, Place, Reading, Version, Written};
+use leasehold_core::{Ahead, ClaimId, Fence, Left, Line, Party, Place, Reading, Version, Written};
 
 use super::failure::Failure;
 use super::keys;
@@ -133,6 +133,24 @@ pub(super) fn inspected(value: Value) -> Result<Line, Failure> {
         if party.fence.is_some() { &mut line.holders } else { &mut line.waiters }.push(party);
     }
     Ok(line)
+}
+
+/// What the owner of a claim is told by in a cluster, as the line says.
+pub(super) fn told_by(inspected: Value, claim: ClaimId) -> Option<String> {
+    let mut fields = Fields::of(inspected).ok()?;
+    let (_now, _held, _left) = (fields.number().ok()?, fields.number().ok()?, fields.lapse().ok()?);
+    let memory = fields.bytes().ok()?;
+    if keys::holder(&memory, 0, None).is_some_and(|holder| holder.claim == Some(claim)) {
+        return keys::told_by(&memory).map(str::to_owned);
+    }
+    while !fields.is_empty() {
+        let (waiter, _ticket) = (fields.bytes().ok()?, fields.number().ok()?);
+        let entry = fields.bytes().ok()?;
+        if keys::claim(&waiter) == Some(claim) {
+            return keys::told_by(&entry).map(str::to_owned);
+        }
+    }
+    None
 }
 
 /// A holder that is not of leasehold.

@@ -49,6 +49,10 @@ pub(in crate::stores) enum Place {
     At(Address),
     /// It is whichever the sentinels call the primary.
     Primary(Sentinels),
+    /// There are many, each of which serves some slots; these know who serves which.
+    Cluster(Vec<Address>),
+    /// It is this one of a cluster.
+    Node(Address),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +66,9 @@ impl Config {
     pub(in crate::stores) fn parse(text: &str) -> Result<Self> {
         if let Some((scheme, rest)) = text.split_once("+sentinel://") {
             return Self::of_sentinels(scheme, rest);
+        }
+        if let Some((scheme, rest)) = text.split_once("+cluster://") {
+            return Self::of_cluster(scheme, rest);
         }
         // The parser's errors do not repeat the URL, which may contain a password.
         let url = Url::parse(text).map_err(|error| invalid(format!("{error} in the Redis URL")))?;
@@ -109,36 +116,89 @@ impl Config {
                 "the URL does not say what the sentinels call the servers: redis+sentinel://HOST,HOST/mymaster",
             ));
         }
-        let (user, hosts) = match authority.rsplit_once('@') {
-            Some((user, hosts)) => (format!("{user}@"), hosts),
-            None => (String::new(), authority),
-        };
         let (own, common): (Vec<_>, Vec<_>) = form_urlencoded::parse(query.as_bytes())
             .partition(|(name, _)| name.starts_with("sentinel_"));
         let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(common).finish();
         let (sentinel_user, sentinel_password) = sentinel_credentials(&own)?;
+        let rest = format!("{database}?{query}");
+        let (whole, addresses) = Self::of_each(scheme, authority, DEFAULT_SENTINEL_PORT, &rest)?;
+        let sentinel = |address| Self {
+            place: Place::At(address),
+            user: sentinel_user.clone(),
+            password: sentinel_password.clone(),
+            database: 0,
+            ..whole.clone()
+        };
+        let each = addresses.into_iter().map(sentinel).collect();
+        let tls = whole.tls().cloned();
+        Ok(Self { place: Place::Primary(Sentinels { group, each, tls }), ..whole })
+    }
+
+    /// Reads `USER:PASSWORD@HOST:PORT,HOST:PORT?OPTIONS`: some nodes of a cluster.
+    fn of_cluster(scheme: &str, rest: &str) -> Result<Self> {
+        if scheme != "redis" && scheme != "rediss" {
+            return Err(invalid("a cluster is named by redis+cluster: or rediss+cluster:"));
+        }
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = place.split_once('/').unwrap_or((place, ""));
+        let rest = format!("{path}?{query}");
+        let (whole, nodes) = Self::of_each(scheme, authority, DEFAULT_PORT, &rest)?;
+        if whole.database != 0 {
+            return Err(invalid("a cluster has no other database than 0"));
+        }
+        Ok(Self { place: Place::Cluster(nodes), ..whole })
+    }
+
+    /// What a URL with one host says, for a URL with many, and where the hosts are.
+    fn of_each(
+        scheme: &str,
+        authority: &str,
+        default_port: u16,
+        rest: &str,
+    ) -> Result<(Self, Vec<Address>)> {
+        let (user, hosts) = match authority.rsplit_once('@') {
+            Some((user, hosts)) => (format!("{user}@"), hosts),
+            None => (String::new(), authority),
+        };
         let mut whole: Option<Self> = None;
-        let mut each = Vec::new();
+        let mut addresses = Vec::new();
         for host in hosts.split(',') {
             let port = match host.rsplit_once(':') {
                 Some((_, port)) if !port.ends_with(']') => String::new(),
-                _ => format!(":{DEFAULT_SENTINEL_PORT}"),
+                _ => format!(":{default_port}"),
             };
-            let config = Self::parse(&format!("{scheme}://{user}{host}{port}/{database}?{query}"))?;
-            each.push(Self {
-                user: sentinel_user.clone(),
-                password: sentinel_password.clone(),
-                database: 0,
-                ..config.clone()
-            });
+            let config = Self::parse(&format!("{scheme}://{user}{host}{port}/{rest}"))?;
+            addresses.extend(config.address().cloned());
             whole = whole.or(Some(config));
         }
-        let whole = whole.ok_or_else(|| invalid("the URL names no sentinel"))?;
-        let tls = match &whole.place {
-            Place::At(Address::Tcp { tls, .. }) => tls.clone(),
-            _ => None,
+        let whole = whole.ok_or_else(|| invalid("the URL names no host"))?;
+        Ok((whole, addresses))
+    }
+
+    /// The same for one node of the cluster.
+    pub(super) fn at_node(&self, host: &str, port: u16) -> Self {
+        let (host, tls) = (host.to_owned(), self.tls().cloned());
+        Self { place: Place::Node(Address::Tcp { host, port, tls }), ..self.clone() }
+    }
+
+    /// Where the one server is that this names; `None` if somebody else has to be asked.
+    pub(super) fn address(&self) -> Option<&Address> {
+        match &self.place {
+            Place::At(address) | Place::Node(address) => Some(address),
+            Place::Primary(_) | Place::Cluster(_) => None,
+        }
+    }
+
+    fn tls(&self) -> Option<&Tls> {
+        let address = match &self.place {
+            Place::At(address) | Place::Node(address) => address,
+            Place::Primary(sentinels) => return sentinels.tls.as_ref(),
+            Place::Cluster(nodes) => nodes.first()?,
         };
-        Ok(Self { place: Place::Primary(Sentinels { group, each, tls }), ..whole })
+        match address {
+            Address::Tcp { tls, .. } => tls.as_ref(),
+            Address::Unix(_) => None,
+        }
     }
 
     pub(super) fn password(&self) -> Option<&str> {
@@ -319,15 +379,16 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let user = self.user.as_ref().map(|user| format!("{}@", user.escape_debug()));
         let user = user.unwrap_or_default();
+        let scheme = if self.tls().is_some() { "rediss" } else { "redis" };
         match &self.place {
-            Place::At(address @ Address::Tcp { tls, .. }) => {
-                let scheme = if tls.is_some() { "rediss" } else { "redis" };
+            Place::At(address @ Address::Unix(_)) => write!(f, "redis+unix://{address}")?,
+            Place::At(address) | Place::Node(address) => {
                 write!(f, "{scheme}://{user}{address}")?;
             }
-            Place::At(address @ Address::Unix(_)) => write!(f, "redis+unix://{address}")?,
-            Place::Primary(sentinels) => {
-                let scheme = if sentinels.tls.is_some() { "rediss" } else { "redis" };
-                write!(f, "{scheme}+sentinel://{user}{sentinels}")?;
+            Place::Primary(sentinels) => write!(f, "{scheme}+sentinel://{user}{sentinels}")?,
+            Place::Cluster(nodes) => {
+                let nodes: Vec<String> = nodes.iter().map(Address::to_string).collect();
+                return write!(f, "{scheme}+cluster://{user}{}", nodes.join(","));
             }
         }
         write!(f, "/{}", self.database)
@@ -349,9 +410,8 @@ impl fmt::Display for Sentinels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, sentinel) in self.each.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
-            match &sentinel.place {
-                Place::At(address) => write!(f, "{comma}{address}")?,
-                Place::Primary(_) => {}
+            if let Some(address) = sentinel.address() {
+                write!(f, "{comma}{address}")?;
             }
         }
         write!(f, "/{}", self.group.escape_debug())

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::config::{Address, Config, Place};
 use super::failure::Failure;
 use super::sentinel;
-use super::wire::{Partner, Wire};
+use super::wire::{Heard, Partner, Wire};
 use crate::error::ErrorKind;
 use crate::random;
 
@@ -27,6 +27,12 @@ pub(in crate::stores) trait Listener: fmt::Debug + Send + Sync + 'static {
 
     /// Takes in a message of the server.
     fn message(&self, channel: &[u8], text: &[u8]);
+
+    /// The server will say nothing more on a channel, although the connection goes on.
+    fn unsubscribed(&self, channel: &[u8]);
+
+    /// The connection ended. Nothing is heard until there is another.
+    fn ended(&self);
 
     /// Another connection was made: whatever was published in between is lost.
     fn reconnected(&self);
@@ -56,23 +62,23 @@ struct Current {
 pub(in crate::stores) struct Live {
     pub(in crate::stores) wire: Wire,
     number: u64,
-    subscribed: Mutex<HashSet<String>>,
+    /// As the server confirmed them, in the order in which it did.
+    subscribed: Arc<Mutex<HashSet<Vec<u8>>>>,
     /// Ends with the connection.
     _watch: Option<AbortOnDropHandle<()>>,
 }
 
 impl Live {
-    /// Subscribes to a channel, once.
-    pub(in crate::stores) async fn subscribe(&self, channel: String) -> Result<(), Failure> {
-        if !lock(&self.subscribed).contains(&channel) {
-            self.wire.subscribe(&channel).await?;
-            lock(&self.subscribed).insert(channel);
+    /// Subscribes to a channel, once. Whether it was not subscribed to before.
+    pub(in crate::stores) async fn subscribe(&self, channel: &str) -> Result<bool, Failure> {
+        let known = lock(&self.subscribed).contains(channel.as_bytes());
+        if !known {
+            self.wire.subscribe(channel).await?;
         }
-        Ok(())
+        Ok(!known)
     }
 
     pub(in crate::stores) async fn unsubscribe(&self, channel: &str) -> Result<(), Failure> {
-        lock(&self.subscribed).remove(channel);
         self.wire.unsubscribe(channel).await
     }
 }
@@ -100,14 +106,26 @@ impl Connection {
     where
         F: Future<Output = Result<T, Failure>>,
     {
+        self.request_within(self.config.timeout, request).await
+    }
+
+    /// Does `request` with the connection, within `limit`.
+    pub(super) async fn request_within<T, F>(
+        self: &Arc<Self>,
+        limit: Duration,
+        request: impl FnOnce(Arc<Live>) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
         let mut used = None;
         let whole = async {
             let live = self.live().await?;
             used = Some(live.number);
             request(live).await
         };
-        let outcome = tokio::time::timeout(self.config.timeout, whole).await;
-        let outcome = outcome.unwrap_or_else(|_| Err(self.timed_out(used)));
+        let outcome = tokio::time::timeout(limit, whole).await;
+        let outcome = outcome.unwrap_or_else(|_| Err(self.timed_out(limit, used)));
         if let (Some(number), Err(failure)) = (used, &outcome)
             && failure.is_end_of_connection()
         {
@@ -119,8 +137,8 @@ impl Connection {
 
     /// A server that does not answer on a connection may never again: a firewall that forgot it
     /// says nothing. The next request makes another.
-    fn timed_out(self: &Arc<Self>, used: Option<u64>) -> Failure {
-        let detail = format!("no answer within {:?}", self.config.timeout);
+    fn timed_out(self: &Arc<Self>, limit: Duration, used: Option<u64>) -> Failure {
+        let detail = format!("no answer within {limit:?}");
         let failure = Failure::new(ErrorKind::Unavailable, detail);
         match used {
             None => failure,
@@ -145,17 +163,33 @@ impl Connection {
         let inbox = Arc::clone(&self.inbox);
         let connection = Arc::downgrade(self);
         let primary = match &self.config.place {
-            Place::At(_) => None,
+            Place::At(_) | Place::Node(_) | Place::Cluster(_) => None,
             // A sentinel that does not answer leaves time to speak to the server.
             Place::Primary(sentinels) => {
                 Some(sentinel::primary(sentinels, self.config.timeout / 2).await?)
             }
         };
+        let partner = match (&self.config.place, &primary) {
+            (_, Some(primary)) => Partner::Primary(primary),
+            (Place::Node(_), None) => Partner::Node,
+            (_, None) => Partner::Server,
+        };
+        let subscribed = Arc::new(Mutex::new(HashSet::new()));
+        let confirmed = Arc::clone(&subscribed);
         let wire = Wire::connect(
             &self.config,
-            primary.as_ref().map_or(Partner::Server, Partner::Primary),
+            partner,
             &channels,
-            move |channel, text| inbox.message(channel, text),
+            move |heard| match heard {
+                Heard::Message { channel, text } => inbox.message(channel, text),
+                Heard::Subscribed(channel) => {
+                    lock(&confirmed).insert(channel.to_owned());
+                }
+                Heard::Unsubscribed(channel) => {
+                    lock(&confirmed).remove(channel);
+                    inbox.unsubscribed(channel);
+                }
+            },
             move || {
                 if let Some(connection) = connection.upgrade() {
                     connection.ended(number);
@@ -163,7 +197,6 @@ impl Connection {
             },
         )
         .await?;
-        let subscribed = Mutex::new(channels.into_iter().collect());
         let watch = primary.map(|primary| self.leave_when_moved(number, primary));
         let live = Arc::new(Live { wire, number, subscribed, _watch: watch });
         let mut current = lock(&self.current);
@@ -197,7 +230,11 @@ impl Connection {
         current.ended = current.ended.max(Some(number));
         let ended = current.live.take_if(|live| live.number == number);
         drop(current);
-        if ended.is_none() || self.inbox.channels().is_empty() {
+        if ended.is_none() {
+            return;
+        }
+        self.inbox.ended();
+        if self.inbox.channels().is_empty() {
             return;
         }
         tracing::info!(store = %self.config, "the connection ended; connecting again");

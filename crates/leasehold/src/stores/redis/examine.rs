@@ -3,18 +3,52 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::examine_cluster;
 use super::failure::Failure;
+use super::servers::Servers;
 use super::wire::Wire;
 use crate::error::ErrorKind;
-use crate::examination::{Examined, Finding};
+use crate::examination::{Examination, Examined, Finding};
 
 /// What a user has to be allowed for the whole examination.
 const ALLOW: &str = "ACL SETUSER <user> +info +config|get";
 /// The part of a limit that is too near to it.
 const NEAR: u64 = 80;
 
+/// Examines all servers that grant locks, and a cluster as a whole.
+pub(super) async fn servers(servers: &Servers) -> Result<Examination, Failure> {
+    let mut found = Examination::default();
+    let all = servers.all().await?;
+    let mut cluster = None;
+    for one in &all {
+        let config = one.config();
+        let examined = async {
+            let live = one.request(async |live| Ok(live)).await?;
+            if matches!(servers, Servers::Many(_)) && cluster.is_none() {
+                cluster = Some(examine_cluster::read(&live.wire, config.timeout).await?);
+            }
+            server(&live.wire, &config.to_string(), config.timeout).await
+        };
+        match examined.await {
+            Ok((server, findings)) => found.add_server(server, findings),
+            // In a cluster the others go on.
+            Err(failure) if all.len() > 1 => {
+                let says = format!(
+                    "The node cannot be asked: {failure}. The keys in its slots cannot be locked."
+                );
+                found.add(Finding::danger("node", says).at(config.to_string()));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    if let Servers::Many(_) = servers {
+        cluster.unwrap_or_default().judge().into_iter().for_each(|finding| found.add(finding));
+    }
+    Ok(found)
+}
+
 /// Examines the server behind a connection, whose requests may take `patience` each.
-pub(super) async fn server(
+async fn server(
     wire: &Wire,
     name: &str,
     patience: Duration,
@@ -36,7 +70,7 @@ pub(super) async fn server(
     Ok((server, findings))
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     patience: Duration,
     request: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {

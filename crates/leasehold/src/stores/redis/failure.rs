@@ -15,6 +15,25 @@ pub(in crate::stores) struct Failure {
     detail: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
     end_of_connection: bool,
+    redirect: Option<Redirect>,
+}
+
+/// What a node of a cluster says to do with a request that it did not carry out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Redirect {
+    /// Another node serves the slot from now on.
+    Moved(Destination),
+    /// Another node is taking the slot over, and may have what this request is about already.
+    Ask(Destination),
+    /// Ask again.
+    Later,
+}
+
+/// A node, as another names it. Without a host it is on the one that named it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Destination {
+    pub(super) host: String,
+    pub(super) port: u16,
 }
 
 impl Failure {
@@ -26,7 +45,29 @@ impl Failure {
             detail: detail.into(),
             source: None,
             end_of_connection: false,
+            redirect: None,
         }
+    }
+
+    /// Not carried out, and what to do about it.
+    pub(super) fn redirected(redirect: Redirect, detail: &str) -> Self {
+        Self { redirect: Some(redirect), ..Self::new(ErrorKind::Unavailable, detail) }
+    }
+
+    pub(super) fn redirect(&self) -> Option<&Redirect> {
+        self.redirect.as_ref()
+    }
+
+    pub(super) fn had_no_effect(&self) -> bool {
+        self.effect == Effect::None
+    }
+
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.kind == ErrorKind::Unavailable
+    }
+
+    pub(super) fn is_unsupported(&self) -> bool {
+        self.kind == ErrorKind::Unsupported
     }
 
     pub(in crate::stores) fn outcome_unknown(mut self) -> Self {
@@ -93,6 +134,12 @@ impl Failure {
             Some(source) => error.because(source),
             None => error,
         }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
     }
 }
 

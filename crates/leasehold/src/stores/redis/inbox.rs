@@ -29,6 +29,8 @@ struct State {
     heard: HashMap<String, SessionId>,
     closed: VecDeque<SessionId>,
     claims: HashMap<ClaimId, Known>,
+    /// How many claims each channel is listened to for.
+    wakes: HashMap<String, usize>,
 }
 
 /// What this handle knows of a claim that it asked for.
@@ -37,6 +39,8 @@ struct Known {
     session: SessionId,
     key: Key,
     standing: Standing,
+    /// The channel that is listened to for this claim alone, or for those in its slot.
+    wake: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,8 +91,22 @@ impl Inbox {
         self.mailbox.forget(claim.id);
         self.mailbox.expect(claim.id);
         let standing = Standing::Waiting { look: None };
-        let known = Known { session: session.clone(), key: claim.key.clone(), standing };
-        self.state().claims.insert(claim.id, known);
+        let mut state = self.state();
+        let wake = state.claims.remove(&claim.id).and_then(|known| known.wake);
+        let known = Known { session: session.clone(), key: claim.key.clone(), standing, wake };
+        state.claims.insert(claim.id, known);
+    }
+
+    /// Notes that a channel is listened to for a claim, besides that of its session.
+    pub(super) fn woken_by(&self, claim: ClaimId, channel: &str) {
+        let mut state = self.state();
+        let State { claims, wakes, .. } = &mut *state;
+        if let Some(known) = claims.get_mut(&claim)
+            && known.wake.is_none()
+        {
+            known.wake = Some(channel.to_owned());
+            *wakes.entry(channel.to_owned()).or_default() += 1;
+        }
     }
 
     /// Notes that a claim holds, as its owner knows now.
@@ -109,10 +127,18 @@ impl Inbox {
         }
     }
 
-    /// The claim is over.
-    pub(in crate::stores) fn forget(&self, claim: ClaimId) {
-        self.state().claims.remove(&claim);
+    /// The claim is over. Returns the channel that nobody needs any more.
+    pub(in crate::stores) fn forget(&self, claim: ClaimId) -> Option<String> {
         self.mailbox.forget(claim);
+        let mut state = self.state();
+        let channel = state.claims.remove(&claim)?.wake?;
+        let count = state.wakes.get_mut(&channel)?;
+        *count -= 1;
+        if *count > 0 {
+            return None;
+        }
+        state.wakes.remove(&channel);
+        Some(channel)
     }
 
     pub(super) fn standing(&self, claim: ClaimId) -> Option<Standing> {
@@ -145,7 +171,7 @@ impl Listener for Inbox {
                 self.mailbox.tell(claim, None);
                 let session = std::str::from_utf8(channel)
                     .ok()
-                    .and_then(|name| self.state().heard.get(name.strip_prefix(CHANNEL)?).cloned());
+                    .and_then(|name| self.state().heard.get(session_in(name)?).cloned());
                 if let Some(session) = session {
                     self.mailbox.disturb(&session);
                 }
@@ -155,11 +181,32 @@ impl Listener for Inbox {
         }
     }
 
+    fn unsubscribed(&self, channel: &[u8]) {
+        let state = self.state();
+        if state.wakes.is_empty() {
+            return;
+        }
+        for (claim, known) in &state.claims {
+            if known.wake.as_ref().is_some_and(|wake| wake.as_bytes() == channel) {
+                self.mailbox.tell(*claim, None);
+            }
+        }
+    }
+
+    fn ended(&self) {}
+
     fn reconnected(&self) {
         self.mailbox.tell_all();
     }
 }
 
+/// The name of a channel: `session` is what the session is called, in a cluster with the slot
+/// before it that the channel is in.
 pub(in crate::stores) fn channel_name(session: &str) -> String {
     format!("{CHANNEL}{session}")
+}
+
+/// What the session is called that a channel is for.
+pub(super) fn session_in(channel: &str) -> Option<&str> {
+    channel.strip_prefix(CHANNEL)?.rsplit(':').next()
 }

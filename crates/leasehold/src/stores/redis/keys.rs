@@ -77,22 +77,27 @@ pub(in crate::stores) fn beside(name: &[u8]) -> Option<Key> {
     (found == tag(key)).then(|| Key::new(key).ok())?
 }
 
+/// A name that is in the slot of a key and says whose it is.
+pub(super) fn in_slot_of(key: &Key, what: &str) -> String {
+    format!("{{{}}}:{what}", tag(key.as_str()))
+}
+
 fn tag(key: &str) -> &'static str {
-    let tag = trimmed(&TAGS[slot(key)]);
+    let tag = trimmed(&TAGS[usize::from(slot(key))]);
     // Digits and lower-case letters only.
     std::str::from_utf8(tag).unwrap_or_default()
 }
 
 /// The slot of a key in a cluster.
 /// <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>
-fn slot(key: &str) -> usize {
+pub(super) fn slot(key: &str) -> u16 {
     let hashed = key
         .split_once('{')
         .and_then(|(_, rest)| rest.split_once('}'))
         .map(|(tag, _)| tag)
         .filter(|tag| !tag.is_empty())
         .unwrap_or(key);
-    usize::from(crc16(hashed.as_bytes())) % SLOTS
+    crc16(hashed.as_bytes()) % 16384
 }
 
 /// CRC-16/XMODEM.
@@ -147,6 +152,13 @@ pub(in crate::stores) fn holder(memory: &[u8], now: u64, left: Option<Duration>)
         units: 1,
         limit: 1,
     })
+}
+
+/// What the owner of a claim is told by in a cluster, as the memory of a key or an entry in its line
+/// says: the one field before the owner that begins with a brace.
+pub(super) fn told_by(text: &[u8]) -> Option<&str> {
+    let channel = text.split(|byte| *byte == b' ').find(|field| field.first() == Some(&b'{'));
+    std::str::from_utf8(channel?).ok()
 }
 
 /// One that stands in line, be it that it waits or that it holds beside others: from its ticket and
@@ -209,8 +221,8 @@ mod tests {
     fn the_tags_are_part_of_the_layout() {
         // The check value of CRC-16/XMODEM, and two slots from the cluster specification.
         assert_eq!(crc16(b"123456789"), 0x31c3);
-        assert_eq!(slot("foo{}{bar}"), usize::from(crc16(b"foo{}{bar}")) % SLOTS);
-        assert_eq!(slot("foo{{bar}}zap"), usize::from(crc16(b"{bar")) % SLOTS);
+        assert_eq!(slot("foo{}{bar}"), crc16(b"foo{}{bar}") % 16384);
+        assert_eq!(slot("foo{{bar}}zap"), crc16(b"{bar") % 16384);
         for (slot_number, tag) in TAGS.iter().enumerate() {
             assert_eq!(usize::from(crc16(trimmed(tag))) % SLOTS, slot_number);
         }
@@ -227,6 +239,9 @@ mod tests {
         for text in ["k", "a}b", "{}x", "{u}:1", "a b", "a\nb", "*?[x]\\", "}:meta:x", "ключ"] {
             let key = Key::new(text).unwrap();
             let [_, meta, line, wait, hold] = names(&key);
+            for beside in [&meta, &line, &wait, &hold, &in_slot_of(&key, "x")] {
+                assert_eq!(slot(beside), slot(text), "{text:?} and {beside:?}");
+            }
             assert_eq!(beside(meta.as_bytes()), Some(key.clone()), "{text:?}");
             assert_eq!(beside(line.as_bytes()), Some(key.clone()), "{text:?}");
             let [record, version] = names_of_record(&key);

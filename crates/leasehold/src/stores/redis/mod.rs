@@ -1,4 +1,4 @@
-//! One Redis server (6.2 or newer, Valkey too), or the one that sentinels call the primary.
+//! One Redis server (6.2 or newer, Valkey too), the one that sentinels call the primary, or a cluster.
 //!
 //! # URLs
 //!
@@ -11,6 +11,10 @@
 //!   of the group of servers that these sentinels watch over; `rediss+sentinel://…`, sentinels and
 //!   servers over TLS. User and password are the servers'; the sentinels' own are
 //!   `?sentinel_user=…&sentinel_password=…`.
+//!
+//! - `redis+cluster://[[user]:password@]host[:6379][,host[:port]…]`: the cluster that these nodes
+//!   belong to; `rediss+cluster://…` over TLS. Any of its nodes will do, and one that answers
+//!   suffices. There is no database but 0.
 //!
 //! `timeout` bounds each request, a new connection included, and is 2 seconds unless given.
 //! `replicas=N` (0 unless given, 32 at most) makes a grant and a renewal count only when N replicas
@@ -30,6 +34,35 @@
 //! replication for each grant and renewal; it does not close it. `WAIT` is no consensus: the sentinels
 //! may promote a replica that did not confirm, unless `N` is the number of all replicas. A grant that
 //! fewer confirmed is given back, and the error says how many did.
+//!
+//! # Cluster
+//!
+//! Each request goes to the node that serves the slot of its key, and all that belongs to a key is in
+//! that slot. Which node that is the nodes say: all that are known are asked at once, first of all and
+//! whenever one fails or sends a request elsewhere (`MOVED`); the answer of the highest epoch counts as
+//! soon as a majority has answered. A request that a node refused to carry out (`MOVED`, `ASK`,
+//! `TRYAGAIN`) is sent again within its time-out; one with an unknown outcome never is, but by the
+//! session, with the same claim id.
+//!
+//! - **A node that is away** costs the holds in its slots only, unless the cluster says
+//!   `cluster-require-full-coverage yes` (its default): then all keys wait until a replica took over.
+//!   The TTL should be longer than a failover takes, `cluster-node-timeout` and some seconds.
+//! - **A failover** is followed like that of sentinels; what it loses and `replicas=` are the same, for
+//!   each node by itself.
+//! - **A slot that is being moved** keeps its holds. But while some of what belongs to a key is on
+//!   either node, and for a key without a line also when all of it has moved, Redis carries out nothing
+//!   that concerns several names: entering, renewing and releasing wait until the move of that slot has
+//!   ended, and a hold that could not be renewed in that time is lost. `redis-cli --cluster reshard`
+//!   moves a slot with few keys in milliseconds.
+//! - **Wake-ups** are sharded messages (Redis 7.0 or newer): one in line listens in the slot of its key,
+//!   and asks again when the slot goes elsewhere. Older nodes have none: the first in line asks every
+//!   50 ms. A session listens for revocations in one slot; while the node of that slot is away, they are
+//!   learned at the next renewal.
+//! - Each process has a connection to every primary whose keys it uses, and another to each where it
+//!   listens.
+//! - Certificates are checked against what the nodes call themselves: with TLS give them host names by
+//!   `cluster-announce-hostname` and `cluster-preferred-endpoint-type hostname`, or certificates for
+//!   their addresses.
 //!
 //! # What it keeps
 //!
@@ -69,7 +102,9 @@
 //! - A step of the server's clock forwards ends leases early, and nobody can see it coming. A step
 //!   backwards is clamped by whoever looks next.
 //! - A server that evicts keys when its memory is full (`maxmemory-policy` other than
-//!   `noeviction`) may evict a lock. Use `noeviction`.
+//!   `noeviction`) may evict a lock: somebody else holds at once, with a greater fence, and the holder
+//!   learns of it at its next renewal. Use `noeviction`: then a full memory stops grants only, and
+//!   holds are renewed and released all the same.
 //! - A claim costs the same however many wait and however many hold, with one exception: the first
 //!   look after the server's clock was set back visits all who hold beside each other.
 //!
@@ -81,19 +116,27 @@
 //! +zrangebyscore +zrank +zscore +zcard`, with `replicas=` also `+wait`. `+script|load` may be left
 //! out (and `+scan`, if nobody lists keys; `+select`, in database 0). `leasehold doctor` reads
 //! `+info +config|get` as well, and says so if it may not.
+//!
+//! In a cluster `+cluster|slots +cluster|info +ssubscribe +sunsubscribe +spublish +asking` come to it,
+//! and `+subscribe +unsubscribe +publish +select` are not needed; `leasehold doctor` reads
+//! `+cluster|nodes`.
 
 pub(in crate::stores) mod answers;
+mod cluster;
 pub(in crate::stores) mod config;
 pub(in crate::stores) mod connection;
 mod dial;
 mod examine;
+mod examine_cluster;
 pub(in crate::stores) mod failure;
 pub(in crate::stores) mod inbox;
 pub(in crate::stores) mod keys;
 pub(in crate::stores) mod scripts;
 mod sentinel;
+mod servers;
 pub(in crate::stores) mod session;
 mod store;
+mod topology;
 pub(in crate::stores) mod wire;
 
 use std::time::Duration;
@@ -112,7 +155,6 @@ const GUARANTEES: Guarantees = Guarantees {
     counting: true,
     records: true,
     lease: LeaseScope::Claim,
-    // About a millisecond of the server's time.
-    renew_batch: 256,
+    renew_batch: servers::RENEW_BATCH,
     recheck: Duration::from_secs(2),
 };

@@ -71,7 +71,7 @@ pub(super) async fn primary(sentinels: &Sentinels, patience: Duration) -> Result
 }
 
 async fn ask(sentinel: &Config, group: &str) -> Result<Named, Failure> {
-    Wire::connect(sentinel, Partner::Sentinel, &[], |_, _| {}, || {}).await?.named(group).await
+    Wire::connect(sentinel, Partner::Sentinel, &[], |_| {}, || {}).await?.named(group).await
 }
 
 /// Resolves when another server than `primary` is the primary.
@@ -89,7 +89,7 @@ pub(super) async fn moved(sentinels: &Sentinels, primary: &Address, patience: Du
             sentinel,
             Partner::Sentinel,
             &channels,
-            move |_, _| heard.notify_one(),
+            move |_| heard.notify_one(),
             move || ended.notify_one(),
         );
         let listening = tokio::time::timeout(patience, listening).await;

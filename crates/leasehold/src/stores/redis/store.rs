@@ -15,10 +15,10 @@ use leasehold_core::{
 
 use super::answers::{self, Behind, Entered};
 use super::config::Config;
-use super::connection::{Connection, Live};
 use super::failure::Failure;
 use super::inbox::{Inbox, Standing, channel_name};
 use super::scripts::Script;
+use super::servers::{Ear, Servers, Visit};
 use super::session::Session;
 use super::{GUARANTEES, examine, keys, scripts};
 use crate::clock;
@@ -36,8 +36,8 @@ const POLL: Duration = Duration::from_millis(50);
 /// How much later each in line looks than the one before it, after a hold lapsed.
 const STAGGER: Duration = Duration::from_millis(20);
 
-/// A Redis server. Clones are handles that share one connection, which is made when first needed
-/// and made again whenever it ends.
+/// A Redis server, or a cluster of them. Clones are handles that share one connection (in a cluster
+/// two to each node), which is made when first needed and made again whenever it ends.
 ///
 /// ```no_run
 /// # async fn example() -> leasehold::Result<()> {
@@ -50,7 +50,7 @@ const STAGGER: Duration = Duration::from_millis(20);
 /// ```
 #[derive(Clone)]
 pub struct Redis {
-    connection: Arc<Connection>,
+    servers: Arc<Servers>,
     inbox: Arc<Inbox>,
 }
 
@@ -60,7 +60,7 @@ impl Redis {
     /// Fails with [`ErrorKind::Invalid`] when the URL cannot be understood.
     pub fn new(url: &str) -> Result<Self> {
         let inbox = Arc::new(Inbox::default());
-        Ok(Self { connection: Connection::new(Config::parse(url)?, inbox.clone()), inbox })
+        Ok(Self { servers: Arc::new(Servers::new(Config::parse(url)?, &inbox)), inbox })
     }
 
     /// Refuses what would meet the store's own names.
@@ -85,21 +85,19 @@ impl Redis {
     ) -> Result<Entered, Failure> {
         let names = keys::names(&claim.key);
         let (token, ttl) = (claim.id.to_hex(), session.ttl());
-        let tail = keys::tail(session.channel(), session.owner(), &claim.note);
-        let (mode, channel) = match enter {
-            Enter::Try => ("try", None),
-            Enter::Wait => ("wait", Some(channel_name(session.channel()))),
+        let told_by = self.servers.told_by(session, &claim.key);
+        let tail = keys::tail(&told_by, session.owner(), &claim.note);
+        let mode = match enter {
+            Enter::Try => "try",
+            Enter::Wait => "wait",
         };
         let (units, limit) = (claim.units().to_string(), claim.limit().to_string());
         let arguments = [token.as_str(), &ttl, mode, &tail, &units, &limit];
-        let answer = self.connection.request(async |live| {
-            if let Some(channel) = channel {
-                live.subscribe(channel).await?;
-            }
-            let answer = live.wire.run(&scripts::ENTER, &names, &arguments).await?;
+        let answer = self.servers.request(claim.key.as_str(), async |visit| {
+            let answer = visit.run(&scripts::ENTER, &names, &arguments).await?;
             let entered = answers::entered(answer)?;
             if matches!(entered, Entered::Held(_)) {
-                self.wait_for_replicas(&live).await?;
+                self.wait_for_replicas(&visit).await?;
             }
             Ok(entered)
         });
@@ -107,12 +105,12 @@ impl Redis {
     }
 
     /// Waits until as many replicas as were asked for have what was just written.
-    async fn wait_for_replicas(&self, live: &Live) -> Result<(), Failure> {
-        let &Config { replicas: wanted, timeout, .. } = self.connection.config();
+    async fn wait_for_replicas(&self, visit: &Visit) -> Result<(), Failure> {
+        let &Config { replicas: wanted, timeout, .. } = self.servers.config();
         if wanted == 0 {
             return Ok(());
         }
-        let had = live.wire.replicated(wanted, timeout / 2).await?;
+        let had = visit.live.wire.replicated(wanted, timeout / 2).await?;
         if had >= wanted {
             return Ok(());
         }
@@ -126,20 +124,21 @@ impl Redis {
         let (names, token) = (keys::names(key), claim.to_hex());
         let mut found = None;
         loop {
-            let answer = self
-                .connection
-                .request(async |live| live.wire.run(&scripts::LEAVE, &names, &[&token]).await);
+            let answer = self.servers.request(key.as_str(), async |visit| {
+                visit.run(&scripts::LEAVE, &names, &[&token]).await
+            });
             let (left, again) = answers::left(answer.await?)?;
             let found = *found.get_or_insert(left);
             if !again {
-                self.inbox.forget(claim);
+                self.forget(claim);
                 return Ok(found);
             }
         }
     }
 
     async fn ask_to_amend(&self, session: &Session, claim: &Claim) -> Result<bool, Failure> {
-        let tail = keys::tail(session.channel(), session.owner(), &claim.note);
+        let told_by = self.servers.told_by(session, &claim.key);
+        let tail = keys::tail(&told_by, session.owner(), &claim.note);
         let (token, units) = (claim.id.to_hex(), claim.units().to_string());
         self.ask_until_done(&scripts::AMEND, &claim.key, &[&token, &units, &tail]).await
     }
@@ -154,8 +153,8 @@ impl Redis {
         let (names, mut found) = (keys::names(key), None);
         loop {
             let answer = self
-                .connection
-                .request(async |live| live.wire.run(script, &names, arguments).await);
+                .servers
+                .request(key.as_str(), async |visit| visit.run(script, &names, arguments).await);
             let (now, again) = answers::found(answer.await?)?;
             let found = *found.get_or_insert(now);
             if !again {
@@ -165,11 +164,10 @@ impl Redis {
     }
 
     async fn ask_to_read(&self, key: &Key) -> Result<Reading, Failure> {
-        let [record, _] = keys::names_of_record(key);
-        let nothing: [&str; 0] = [];
-        let answer = self
-            .connection
-            .request(async |live| live.wire.run(&scripts::READ, &[record], &nothing).await);
+        let (names, nothing): (_, [&str; 0]) = (keys::names_of_record(key), []);
+        let answer = self.servers.request(key.as_str(), async |visit| {
+            visit.run(&scripts::READ, &names[..1], &nothing).await
+        });
         answers::read(answer.await?)
     }
 
@@ -190,11 +188,11 @@ impl Redis {
             Provided::Held(_, claim) => ("held", claim.id.to_hex()),
         };
         let arguments = [record.value(), keep.as_bytes(), what.as_bytes(), which.as_bytes()];
-        let answer = self.connection.request(async |live| {
-            let answer = live.wire.run(&scripts::WRITE, &names, &arguments).await?;
+        let answer = self.servers.request(key.as_str(), async |visit| {
+            let answer = visit.run(&scripts::WRITE, &names, &arguments).await?;
             let written = answers::written(answer)?;
             if written {
-                self.wait_for_replicas(&live).await?;
+                self.wait_for_replicas(&visit).await?;
             }
             Ok(written)
         });
@@ -203,14 +201,46 @@ impl Redis {
 
     async fn ask_for_line(&self, key: &Key) -> Result<Line, Failure> {
         let (names, nothing): (_, [&str; 0]) = (keys::names(key), []);
-        let answer = self
-            .connection
-            .request(async |live| live.wire.run(&scripts::INSPECT, &names, &nothing).await);
+        let answer = self.servers.request(key.as_str(), async |visit| {
+            visit.run(&scripts::INSPECT, &names, &nothing).await
+        });
         answers::inspected(answer.await?)
+    }
+
+    async fn ask_to_revoke(&self, key: &Key, claim: ClaimId) -> Result<bool, Failure> {
+        let (names, nothing): (_, [&str; 0]) = (keys::names(key), []);
+        let inspected = self.servers.request(key.as_str(), async |visit| {
+            visit.run(&scripts::INSPECT, &names, &nothing).await
+        });
+        let owner = answers::told_by(inspected.await?, claim);
+        let token = claim.to_hex();
+        let revoked = self.ask_until_done(&scripts::REVOKE, key, &[&token]).await?;
+        if let Some(owner) = owner.filter(|_| revoked) {
+            self.servers.tell(&owner, &format!("lost {token}")).await;
+        }
+        Ok(revoked)
+    }
+
+    /// The claim is over.
+    fn forget(&self, claim: ClaimId) {
+        if let Some(channel) = self.inbox.forget(claim) {
+            self.servers.unhear(channel);
+        }
+    }
+
+    /// Listens to what a claim in line is told by.
+    async fn hear(&self, session: &Session, claim: &Claim) -> Result<Ear, Failure> {
+        let ear = self.servers.hear(session, &claim.key).await?;
+        if ear != Ear::Deaf {
+            let channel = channel_name(&self.servers.told_by(session, &claim.key));
+            self.inbox.woken_by(claim.id, &channel);
+        }
+        Ok(ear)
     }
 
     /// The lost of a roll of at most [`Guarantees::renew_batch`] claims.
     async fn beat(&self, session: &Session, roll: &[Claim]) -> Result<Vec<ClaimId>, Failure> {
+        let Some(first) = roll.first() else { return Ok(Vec::new()) };
         let names: Vec<String> = roll.iter().flat_map(|claim| keys::names(&claim.key)).collect();
         let (ttl, tokens) =
             (session.ttl(), roll.iter().map(|claim| claim.id.to_hex()).collect::<Vec<_>>());
@@ -220,9 +250,9 @@ impl Redis {
             let waiting = matches!(self.inbox.standing(claim.id), Some(Standing::Waiting { .. }));
             arguments.extend([token.as_str(), if waiting { "waiting" } else { "held" }]);
         }
-        let answer = self.connection.request(async |live| {
-            let answer = live.wire.run(&scripts::BEAT, &names, &arguments).await?;
-            self.wait_for_replicas(&live).await?;
+        let answer = self.servers.request(first.key.as_str(), async |visit| {
+            let answer = visit.run(&scripts::BEAT, &names, &arguments).await?;
+            self.wait_for_replicas(&visit).await?;
             Ok(answer)
         });
         let goes_on = answers::beaten(answer.await?, roll.len())?;
@@ -231,32 +261,36 @@ impl Redis {
     }
 
     async fn names_beside(&self, prefix: &str) -> Result<BTreeSet<Key>, Failure> {
-        let (pattern, mut cursor, mut found) = (keys::pattern(prefix), 0, BTreeSet::new());
-        loop {
-            let step = self.connection.request(async |live| live.wire.scan(cursor, &pattern).await);
-            let (next, names) = step.await?;
-            found.extend(
-                names
-                    .iter()
-                    .filter_map(|name| keys::beside(name))
-                    .filter(|key| key.as_str().starts_with(prefix)),
-            );
-            if next == 0 {
-                return Ok(found);
+        let (pattern, mut found) = (keys::pattern(prefix), BTreeSet::new());
+        for server in self.servers.all().await? {
+            let mut cursor = 0;
+            loop {
+                let step = server.request(async |live| live.wire.scan(cursor, &pattern).await);
+                let (next, names) = step.await?;
+                found.extend(
+                    names
+                        .iter()
+                        .filter_map(|name| keys::beside(name))
+                        .filter(|key| key.as_str().starts_with(prefix)),
+                );
+                if next == 0 {
+                    break;
+                }
+                cursor = next;
             }
-            cursor = next;
         }
+        Ok(found)
     }
 }
 
 /// When a claim in line asks again, if nobody tells it anything.
-fn look_in(behind: &Behind) -> Duration {
+fn look_in(behind: &Behind, ear: Ear) -> Duration {
     let rank = behind.rank;
     let lapse = behind.lapse.map(|lapse| {
         // A key still exists in the millisecond that it lapses in.
         lapse.saturating_add(Duration::from_millis(1)).saturating_add(STAGGER.saturating_mul(rank))
     });
-    if behind.foreign && rank == 0 {
+    if (behind.foreign || ear == Ear::Deaf) && rank == 0 {
         let jitter = Random::new(random::seed().unwrap_or_default()).fraction();
         let poll = POLL.mul_f64(0.75 + 0.5 * jitter);
         return lapse.map_or(poll, |lapse| lapse.min(poll));
@@ -266,7 +300,8 @@ fn look_in(behind: &Behind) -> Duration {
 
 impl Store for Redis {
     fn guarantees(&self) -> Guarantees {
-        GUARANTEES
+        let renew_batch = self.servers.renew_batch();
+        Guarantees { renew_batch, ..GUARANTEES }
     }
 
     fn open<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<SessionId>> {
@@ -282,9 +317,7 @@ impl Store for Redis {
             let session = Session::new(random::token()?, terms);
             let id = session.id();
             self.inbox.hear(&id, &session);
-            let channel = channel_name(session.channel());
-            let opened = self.connection.request(async |live| live.subscribe(channel).await).await;
-            if let Err(failure) = opened {
+            if let Err(failure) = self.servers.begin(&session).await {
                 self.inbox.close(&id, &session);
                 return Err(failure.during(ATTEMPT, self, None));
             }
@@ -300,15 +333,12 @@ impl Store for Redis {
     ) -> BoxFuture<'a, Result<Renewed>> {
         async move {
             let Some(session) = self.session(session) else { return Ok(Renewed::Ended) };
-            let mut lost = Vec::new();
-            for chunk in roll.chunks(GUARANTEES.renew_batch) {
-                let chunk = self.beat(&session, chunk).await;
-                lost.extend(
-                    chunk.map_err(|failure| failure.during("renew the claims", self, None))?,
-                );
-            }
+            let chunks = roll.chunks(self.servers.renew_batch());
+            let beats: Vec<_> = chunks.map(|chunk| self.beat(&session, chunk)).collect();
+            let lost = stream::iter(beats).buffer_unordered(AT_ONCE).try_concat().await;
+            let lost = lost.map_err(|failure| failure.during("renew the claims", self, None))?;
             for claim in &lost {
-                self.inbox.forget(*claim);
+                self.forget(*claim);
             }
             Ok(Renewed::Extended { lost })
         }
@@ -328,11 +358,8 @@ impl Store for Redis {
                 .try_for_each(async |_| Ok(()))
                 .await?;
             if heard {
-                let channel = channel_name(terms.channel());
-                let request =
-                    self.connection.request(async |live| live.unsubscribe(&channel).await);
                 // The session is over all the same; at worst an unused subscription stays.
-                if let Err(failure) = request.await {
+                if let Err(failure) = self.servers.end(&terms).await {
                     tracing::debug!(?failure, store = %self, "could not unsubscribe");
                 }
             }
@@ -358,25 +385,29 @@ impl Store for Redis {
                 self.inbox.hear(session, &terms);
             }
             self.inbox.expect(session, claim);
+            let failed = |failure: Failure| failure.during(ATTEMPT, self, Some(&claim.key));
             loop {
-                let entered = self.ask_to_enter(&terms, claim, enter).await;
-                match entered.map_err(|failure| failure.during(ATTEMPT, self, Some(&claim.key)))? {
+                match self.ask_to_enter(&terms, claim, enter).await.map_err(failed)? {
                     Entered::Again => {}
                     Entered::Disagrees(limit) => {
-                        self.inbox.forget(claim.id);
+                        self.forget(claim.id);
                         return Err(Error::disagrees(claim, limit).at(self));
                     }
                     Entered::Held(fence) => {
                         self.inbox.holds(claim.id);
                         return Ok(Place::Held(fence));
                     }
-                    Entered::Behind(behind) => {
-                        self.inbox.waits(claim.id, clock::now() + look_in(&behind));
-                        let place = behind.place();
-                        if matches!(place, Place::Refused(_)) {
-                            self.inbox.forget(claim.id);
+                    Entered::Behind(behind) if enter == Enter::Wait => {
+                        let ear = self.hear(&terms, claim).await;
+                        let ear = ear.map_err(|failure| failed(failure.outcome_unknown()))?;
+                        if ear != Ear::New {
+                            self.inbox.waits(claim.id, clock::now() + look_in(&behind, ear));
+                            return Ok(behind.place());
                         }
-                        return Ok(place);
+                    }
+                    Entered::Behind(behind) => {
+                        self.forget(claim.id);
+                        return Ok(behind.place());
                     }
                 }
             }
@@ -397,7 +428,7 @@ impl Store for Redis {
                 _ => Duration::ZERO,
             };
             let place = tokio::time::timeout(look, told).await.unwrap_or(None);
-            if self.connection.config().replicas > 0 {
+            if self.servers.config().replicas > 0 {
                 // Another's connection wrote the grant: only a write of our own says who has it.
                 return Ok(None);
             }
@@ -475,7 +506,7 @@ impl Store for Redis {
         const ATTEMPT: &str = "revoke a claim on";
         async move {
             self.admit(ATTEMPT, key)?;
-            let revoked = self.ask_until_done(&scripts::REVOKE, key, &[&claim.to_hex()]).await;
+            let revoked = self.ask_to_revoke(key, *claim).await;
             revoked.map_err(|failure| failure.during(ATTEMPT, self, Some(key)))
         }
         .boxed()
@@ -513,17 +544,8 @@ impl Store for Redis {
 
     fn examine(&self, _ttl: Duration) -> BoxFuture<'_, Result<Examination>> {
         async move {
-            let examined = async {
-                let live = self.connection.request(async |live| Ok(live)).await?;
-                let config = self.connection.config();
-                examine::server(&live.wire, &config.to_string(), config.timeout).await
-            };
-            let (server, findings) = examined
-                .await
-                .map_err(|failure| failure.during("examine the store", self, None))?;
-            let mut found = Examination::default();
-            found.add_server(server, findings);
-            Ok(found)
+            let examined = examine::servers(&self.servers).await;
+            examined.map_err(|failure| failure.during("examine the store", self, None))
         }
         .boxed()
     }
@@ -531,7 +553,7 @@ impl Store for Redis {
 
 impl fmt::Display for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.connection.config().fmt(f)
+        self.servers.config().fmt(f)
     }
 }
 

@@ -10,11 +10,12 @@ use ::redis::{
 use futures::future::join_all;
 use tokio::task::AbortHandle;
 
-use super::config::{Address, Config, Place};
+use super::config::{Address, Config};
 use super::dial::dial;
-use super::failure::Failure;
+use super::failure::{Destination, Failure, Redirect};
 use super::scripts::{self, Script};
 use super::sentinel::Named;
+use super::topology::Topology;
 use crate::error::ErrorKind;
 
 /// The oldest server that has what the scripts use (`SET … PXAT`).
@@ -27,8 +28,22 @@ pub(super) enum Partner<'a> {
     Server,
     /// The server at an address that the sentinels gave, which must be a primary.
     Primary(&'a Address),
+    /// A node of a cluster.
+    Node,
     /// A sentinel.
     Sentinel,
+}
+
+/// What the server says unasked, in the order in which it does.
+#[derive(Debug)]
+pub(super) enum Heard<'a> {
+    Message {
+        channel: &'a [u8],
+        text: &'a [u8],
+    },
+    Subscribed(&'a [u8]),
+    /// Also by the server itself, when it gives the slot of a channel away.
+    Unsubscribed(&'a [u8]),
 }
 
 /// A connection that has said hello. Dropping it closes the connection.
@@ -36,35 +51,33 @@ pub(super) enum Partner<'a> {
 pub(in crate::stores) struct Wire {
     connection: MultiplexedConnection,
     driver: AbortHandle,
+    /// Channels are in slots.
+    sharded: bool,
 }
 
 impl Wire {
     /// Connects, introduces itself, loads the scripts and subscribes to `channels`: two round trips.
     ///
-    /// `heard` is called with the channel and the text of each message, `ended` once when the
-    /// connection has ended by itself.
+    /// `heard` is called with what the server says unasked, `ended` once when the connection has
+    /// ended by itself.
     pub(super) async fn connect(
         config: &Config,
         partner: Partner<'_>,
         channels: &[String],
-        heard: impl Fn(&[u8], &[u8]) + Send + Sync + 'static,
+        heard: impl Fn(Heard<'_>) + Send + Sync + 'static,
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Failure> {
-        let address = match (partner, &config.place) {
-            (Partner::Primary(address), _) | (_, Place::At(address)) => address,
-            (_, Place::Primary(_)) => {
-                return Err(Failure::new(
-                    ErrorKind::Invalid,
-                    "only the sentinels know the address",
-                ));
-            }
+        let address = match partner {
+            Partner::Primary(address) => Some(address),
+            _ => config.address(),
         };
+        let address = address.ok_or_else(|| {
+            Failure::new(ErrorKind::Invalid, "others have to be asked for the address first")
+        })?;
         let stream = dial(address).await?;
         let push = move |push: PushInfo| {
-            if let (PushKind::Message, [Value::BulkString(channel), Value::BulkString(text)]) =
-                (push.kind, push.data.as_slice())
-            {
-                heard(channel, text);
+            if let Some(told) = told(&push) {
+                heard(told);
             }
             Ok::<(), ()>(())
         };
@@ -82,7 +95,8 @@ impl Wire {
             driver.await;
             ended();
         });
-        let wire = Self { connection, driver: driver.abort_handle() };
+        let sharded = matches!(partner, Partner::Node);
+        let wire = Self { connection, driver: driver.abort_handle(), sharded };
         let (hello, _, subscribed) = futures::join!(
             wire.send(cmd("HELLO")),
             // Without the permission to load scripts, each is sent in full once.
@@ -115,12 +129,58 @@ impl Wire {
         }
     }
 
+    /// Runs a script at a node that is taking the slot of the keys over.
+    pub(super) async fn run_there(
+        &self,
+        script: &Script,
+        keys: &[String],
+        arguments: &[impl ToRedisArgs],
+    ) -> Result<Value, Failure> {
+        // The permission is for the next command of the connection, which others use too.
+        let mut both = ::redis::pipe();
+        both.cmd("ASKING").cmd("EVAL").arg(script.text).arg(keys.len()).arg(keys).arg(arguments);
+        let answers = self.connection.clone().send_packed_commands(&both, 0, 2).await;
+        match answers.map_err(|error| failed(&error))?.pop() {
+            Some(Value::ServerError(error)) => Err(failed(&error.into())),
+            Some(answer) => Ok(answer),
+            None => Err(Failure::strange_answer()),
+        }
+    }
+
     pub(super) async fn subscribe(&self, channel: &str) -> Result<(), Failure> {
+        if self.sharded {
+            return self.send(about("SSUBSCRIBE", channel)).await.map(drop);
+        }
         self.connection.clone().subscribe(channel).await.map_err(|error| failed(&error))
     }
 
     pub(super) async fn unsubscribe(&self, channel: &str) -> Result<(), Failure> {
+        if self.sharded {
+            return self.send(about("SUNSUBSCRIBE", channel)).await.map(drop);
+        }
         self.connection.clone().unsubscribe(channel).await.map_err(|error| failed(&error))
+    }
+
+    /// Tells the listeners of a channel of a cluster something.
+    pub(super) async fn publish(&self, channel: &str, text: &str) -> Result<(), Failure> {
+        let mut publish = about("SPUBLISH", channel);
+        publish.arg(text);
+        self.send(publish).await.map(drop)
+    }
+
+    /// Who serves which slots, as a node of a cluster knows it.
+    pub(super) async fn topology(&self) -> Result<Topology, Failure> {
+        let (state, slots) = futures::join!(
+            self.send(about("CLUSTER", "INFO")),
+            self.send(about("CLUSTER", "SLOTS"))
+        );
+        let state: String = decode(state?)?;
+        Topology::read(&state, slots?).ok_or_else(Failure::strange_answer)
+    }
+
+    /// The nodes of a cluster, a line each; `None` if it refuses to say.
+    pub(super) async fn cluster_says(&self, what: &str) -> Result<Option<String>, Failure> {
+        self.ask(about("CLUSTER", what)).await?.map(decode).transpose()
     }
 
     /// One step of a scan: the cursor of the next, and the names.
@@ -234,6 +294,29 @@ fn introduction(config: &Config) -> RedisConnectionInfo {
     info
 }
 
+/// What a push means for those who listen.
+fn told(push: &PushInfo) -> Option<Heard<'_>> {
+    Some(match (&push.kind, push.data.as_slice()) {
+        (
+            PushKind::Message | PushKind::SMessage,
+            [Value::BulkString(channel), Value::BulkString(text)],
+        ) => Heard::Message { channel, text },
+        (PushKind::Subscribe | PushKind::SSubscribe, [Value::BulkString(channel), ..]) => {
+            Heard::Subscribed(channel)
+        }
+        (PushKind::Unsubscribe | PushKind::SUnsubscribe, [Value::BulkString(channel), ..]) => {
+            Heard::Unsubscribed(channel)
+        }
+        _ => return None,
+    })
+}
+
+fn about(command: &str, argument: &str) -> Cmd {
+    let mut command = cmd(command);
+    command.arg(argument);
+    command
+}
+
 fn load(script: &Script) -> Cmd {
     let mut load = cmd("SCRIPT");
     load.arg("LOAD").arg(script.text);
@@ -260,18 +343,23 @@ impl Partner<'_> {
         }
         let (mode, role) = (field(hello, "mode"), field(hello, "role"));
         match (self, mode.as_deref()) {
+            (Self::Node, Some("cluster")) => Ok(()),
             (_, Some("cluster")) => {
                 let detail =
-                    "the server is a node of a cluster; this store speaks to a single server";
-                Err(Failure::new(ErrorKind::Unsupported, detail))
+                    "the server is a node of a cluster; name it by redis+cluster://HOST,HOST";
+                Err(Failure::new(ErrorKind::Invalid, detail))
             }
-            (Self::Server | Self::Primary(_), Some("sentinel")) => {
+            (Self::Server | Self::Primary(_) | Self::Node, Some("sentinel")) => {
                 let detail =
                     "this is a sentinel, not a server; name it by redis+sentinel://HOST/GROUP";
                 Err(Failure::new(ErrorKind::Invalid, detail))
             }
             (Self::Sentinel, mode) if mode != Some("sentinel") => {
                 let detail = "this is a server, not a sentinel; name it by redis://HOST";
+                Err(Failure::new(ErrorKind::Invalid, detail))
+            }
+            (Self::Node, _) => {
+                let detail = "the server is no node of a cluster; name it by redis://HOST (cluster-enabled no)";
                 Err(Failure::new(ErrorKind::Invalid, detail))
             }
             (Self::Primary(_), _) if role.as_deref() != Some("master") => {
@@ -357,8 +445,13 @@ fn failed(error: &RedisError) -> Failure {
         "NOREPLICAS" => none(ErrorKind::Unavailable, "the server has too few replicas to accept writes (min-replicas-to-write)"),
         "OOM" => none(ErrorKind::Full, "the server is out of memory (maxmemory); give it more"),
         "MISCONF" => none(ErrorKind::Full, "the server cannot save its data to disk and refuses writes; see its log"),
-        "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" => {
-            none(ErrorKind::Unsupported, "the server is a node of a cluster; this store speaks to a single server")
+        "MOVED" | "ASK" | "TRYAGAIN" => redirected(error),
+        "CLUSTERDOWN" => none(
+            ErrorKind::Unavailable,
+            "the cluster is down, or nobody serves the slot of the key; see `redis-cli --cluster check`",
+        ),
+        "CROSSSLOT" => {
+            none(ErrorKind::Invalid, "the server is a node of a cluster; name it by redis+cluster://HOST,HOST")
         }
         "CORRUPT" | "WRONGTYPE" => none(
             ErrorKind::Corrupt,
@@ -376,12 +469,34 @@ fn failed(error: &RedisError) -> Failure {
     }
 }
 
+/// Not carried out, because the key's slot is or goes somewhere else.
+fn redirected(error: &RedisError) -> Failure {
+    let destination = || {
+        let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Some(Destination { host, port: port.parse().ok()? })
+    };
+    let moving = "the slot of the key is being moved to another node, and its keys are on both; \
+                  it goes on when that is done";
+    match (error.code(), destination()) {
+        (Some("MOVED"), Some(there)) => {
+            Failure::redirected(Redirect::Moved(there), "the nodes disagree on who serves the key")
+        }
+        (Some("ASK"), Some(there)) => Failure::redirected(Redirect::Ask(there), moving),
+        _ => Failure::redirected(Redirect::Later, moving),
+    }
+}
+
 fn denied(what: &str) -> Failure {
     let detail = format!(
-        "{what}; leasehold needs its keys, ~leasehold:*, &leasehold:wake:*, and {ACL_COMMANDS}"
+        "{what}; leasehold needs its keys, ~leasehold:*, &leasehold:wake:*, and {ACL_COMMANDS}; in \
+         a cluster {ACL_CLUSTER} as well"
     );
     Failure::new(ErrorKind::Denied, detail)
 }
+
+const ACL_CLUSTER: &str =
+    "+cluster|slots +cluster|info +ssubscribe +sunsubscribe +spublish +asking";
 
 /// What a user of the store must be allowed to run: as in the documentation of the store.
 const ACL_COMMANDS: &str = "+script|load +evalsha +eval +scan +subscribe +unsubscribe +publish +select +get +set +del \

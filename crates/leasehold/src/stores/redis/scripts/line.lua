@@ -12,8 +12,14 @@ local function holder_in(meta)
   return claim, tonumber(ttl), fence, session
 end
 
+-- In a cluster a waiter listens in the slot of the key, so that one node hears of it and not all. A
+-- node older than 7.0 cannot do that: there the waiter asks now and then.
 local function wake(session, message)
-  redis.call('PUBLISH', 'leasehold:wake:' .. session, message)
+  if string.sub(session, 1, 1) == '{' then
+    redis.pcall('SPUBLISH', 'leasehold:wake:' .. session, message)
+  else
+    redis.call('PUBLISH', 'leasehold:wake:' .. session, message)
+  end
 end
 
 local function session_in(tail)
