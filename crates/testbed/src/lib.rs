@@ -2,6 +2,7 @@
 //! and gone when the test is gone, even if that was killed by `SIGKILL`.
 //!
 //! - [`Redis`]: a Redis server with whatever a test needs: TLS, passwords, a Unix socket.
+//! - [`RedisQuorum`]: several that vote.
 //! - [`RedisSentinel`]: two of them and the sentinels that swap their roles.
 //! - [`Postgres`]: a PostgreSQL server, and [`PgBouncer`] before it.
 //! - [`ZooKeeper`]: one ZooKeeper server or three, with TLS.
@@ -45,7 +46,7 @@ pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Output, Process, is_alive};
 pub use proxy::Proxy;
-pub use redis::{Redis, RedisOptions};
+pub use redis::{Redis, RedisOptions, RedisQuorum};
 pub use sentinel::RedisSentinel;
 pub use server::{Memory, ReadyProbe, Server, Spec};
 pub use worker::Worker;

@@ -14,7 +14,7 @@ const ALLOW: &str = "ACL SETUSER <user> +info +config|get";
 const NEAR: u64 = 80;
 
 /// Examines the server behind a connection, whose requests may take `patience` each.
-pub(super) async fn server(
+pub(in crate::stores) async fn server(
     wire: &Wire,
     name: &str,
     patience: Duration,

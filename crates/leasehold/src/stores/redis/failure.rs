@@ -59,6 +59,23 @@ impl Failure {
         Self { detail: format!("{whole}: {}", self.detail), ..self }
     }
 
+    pub(in crate::stores) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether it certainly had no effect.
+    pub(in crate::stores) fn had_no_effect(&self) -> bool {
+        self.effect == Effect::None
+    }
+
+    /// What went wrong, with what the system said of it.
+    pub(in crate::stores) fn describe(&self) -> String {
+        match &self.source {
+            Some(source) => format!("{}: {source}", self.detail),
+            None => self.detail.clone(),
+        }
+    }
+
     pub(in crate::stores) fn is_end_of_connection(&self) -> bool {
         self.end_of_connection
     }

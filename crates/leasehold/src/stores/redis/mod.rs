@@ -86,7 +86,7 @@ pub(in crate::stores) mod answers;
 pub(in crate::stores) mod config;
 pub(in crate::stores) mod connection;
 mod dial;
-mod examine;
+pub(in crate::stores) mod examine;
 pub(in crate::stores) mod failure;
 pub(in crate::stores) mod inbox;
 pub(in crate::stores) mod keys;

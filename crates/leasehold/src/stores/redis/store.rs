@@ -231,7 +231,7 @@ impl Redis {
     }
 
     async fn names_beside(&self, prefix: &str) -> Result<BTreeSet<Key>, Failure> {
-        let (pattern, mut cursor, mut found) = (keys::pattern(prefix), 0, BTreeSet::new());
+        let (pattern, mut cursor, mut found) = (keys::pattern("????", prefix), 0, BTreeSet::new());
         loop {
             let step = self.connection.request(async |live| live.wire.scan(cursor, &pattern).await);
             let (next, names) = step.await?;
