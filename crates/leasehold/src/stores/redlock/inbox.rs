@@ -177,9 +177,14 @@ impl Inbox {
         }
     }
 
+    /// The claim is being released: what is still under way for it must begin nothing.
+    pub(super) fn holds_no_more(&self, claim: ClaimId) {
+        self.state().holds.remove(&claim);
+    }
+
     /// The claim is over. Whether it was the last one that waited for the key.
     pub(super) fn forget(&self, key: &Key, claim: ClaimId) -> bool {
-        self.state().holds.remove(&claim);
+        self.holds_no_more(claim);
         self.sessions.forget(claim);
         self.part(key, claim)
     }

@@ -8,7 +8,7 @@ use leasehold_core::quorum::{Renewal, Verdict};
 use leasehold_core::{Claim, ClaimId, Moment};
 
 use super::inbox::Hold;
-use super::quorum::Quorum;
+use super::quorum::{Quorum, end_again};
 use super::wire::{End, Tenure, Vote};
 use crate::clock;
 use crate::error::{Error, Result};
@@ -74,8 +74,9 @@ pub(super) async fn renew(
         Some(_) if !kept.is_empty() => {
             for going in undecided {
                 let (claim, key) = (going.claim.id, &going.claim.key);
-                quorum.end(doing, (key, claim), End::Leave, patience).await?;
-                quorum.inbox.forget(key, claim);
+                let end = End::GiveBack(going.hold.attempt);
+                quorum.end(doing, (key, claim), end, patience).await?;
+                quorum.inbox.holds_no_more(claim);
                 lost.push(claim);
             }
             Ok(lost)
@@ -179,13 +180,20 @@ async fn top_up(quorum: &Quorum, session: &Session, kept: &mut [Going], until: M
         let (server, claim, attempt) = (Arc::clone(&quorum.servers[at]), claim.clone(), *attempt);
         let inbox = Arc::clone(&quorum.inbox);
         let given = tokio::spawn(async move {
-            let Ok(Vote::Granted(counter)) = server.acquire(&tenure).await else { return None };
+            let counter = match server.acquire(&tenure).await {
+                Ok(Vote::Granted(counter)) => Some(counter),
+                Err(failure) if !failure.had_no_effect() => None,
+                Ok(Vote::Denied(_)) | Err(_) => return None,
+            };
             if inbox.hold(claim.id).is_none() {
                 // Released meanwhile: nothing must be left of it.
-                let _ = server.release(&claim.key, claim.id, End::GiveBack(attempt)).await;
+                let end = End::GiveBack(attempt);
+                if server.release(&claim.key, claim.id, end).await.is_err() {
+                    end_again(&server, &claim.key, claim.id, end).await;
+                }
                 return None;
             }
-            Some(counter)
+            counter
         });
         async move { (index, at, given.await.ok().flatten()) }
     });
@@ -198,17 +206,18 @@ async fn top_up(quorum: &Quorum, session: &Session, kept: &mut [Going], until: M
     }
 }
 
-/// A minority may still have what is lost.
+/// A minority may still have what is lost. The claim may be entered again meanwhile: what is given
+/// back here is the old hold's.
 fn drop_remains(quorum: &Quorum, going: &Going) {
     let Going { claim, hold } = going;
-    quorum.inbox.forget(&claim.key, claim.id);
+    quorum.inbox.holds_no_more(claim.id);
     if hold.renewal.without().count() == quorum.servers.len() {
         return;
     }
-    let (key, claim) = (claim.key.clone(), claim.id);
+    let (key, claim, end) = (claim.key.clone(), claim.id, End::GiveBack(hold.attempt));
     let servers = quorum.servers.clone();
     tokio::spawn(async move {
-        let ended = servers.iter().map(|server| server.release(&key, claim, End::Leave));
+        let ended = servers.iter().map(|server| server.release(&key, claim, end));
         futures::future::join_all(ended).await;
     });
 }

@@ -129,9 +129,11 @@ impl Redlock {
 
     async fn ask_to_leave(&self, key: &Key, claim: ClaimId, patience: Duration) -> Result<bool> {
         // First, so that no renewal under way gives it back to a server.
-        self.forget(key, claim);
+        self.quorum.inbox.holds_no_more(claim);
         let left = self.quorum.end("release", (key, claim), End::Leave, patience).await;
-        left.map_err(|error| error.about(key))
+        let held = left.map_err(|error| error.about(key))?;
+        self.forget(key, claim);
+        Ok(held)
     }
 
     async fn keys_at(server: Arc<Server>, prefix: Arc<str>) -> Result<BTreeSet<Key>, Failure> {
