@@ -195,6 +195,9 @@ impl Store for Redlock {
                 let chunk = renew::renew(&self.quorum, &session, chunk, "renew the claims").await;
                 lost.extend(chunk?);
             }
+            for claim in roll.iter().filter(|claim| lost.contains(&claim.id)) {
+                self.forget(&claim.key, claim.id);
+            }
             Ok(Renewed::Extended { lost })
         }
         .boxed()
