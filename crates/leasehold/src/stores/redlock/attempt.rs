@@ -62,6 +62,7 @@ pub(super) async fn attempt(
         return Ok(Outcome::Granted(fence));
     }
     let _ = keep.send(Some(false));
+    running.hear_out().await;
     running.given_back().await;
     if fence.is_some() {
         let detail = "a majority granted it so late that it was given back; the servers answer too \
@@ -189,6 +190,18 @@ impl<'a> Try<'a> {
             });
         }
         self.answers.wait_longer(self.quorum.patience(self.session.lasts(), 4));
+    }
+
+    /// Waits until it is clear why no majority was left: whether others were ahead, or too few servers
+    /// answer. A try may be decided before.
+    async fn hear_out(&mut self) {
+        while self.answers.answered() < self.quorum.majority() {
+            match self.answers.next().await {
+                Some((server, Ok(reply))) => self.hears(server, reply),
+                Some((_, Err(_))) => {}
+                None => return,
+            }
+        }
     }
 
     /// Waits until those that answered have the token back. The others get it back when they answer.

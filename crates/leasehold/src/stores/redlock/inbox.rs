@@ -8,7 +8,6 @@ use leasehold_core::backoff::Backoff;
 use leasehold_core::quorum::{Renewal, majority};
 use leasehold_core::{ClaimId, Key, Moment};
 
-use super::GUARANTEES;
 use super::view::View;
 use crate::clock;
 use crate::random;
@@ -128,7 +127,7 @@ impl Inbox {
                 lapse.into_iter().chain(poll).min().unwrap_or(POLL)
             }
         };
-        waiting.look = clock::now() + pause.min(GUARANTEES.recheck);
+        waiting.look = clock::now() + pause;
     }
 
     /// How long a waiting claim sleeps at most; not at all if it is not known to wait.
@@ -166,14 +165,17 @@ impl Inbox {
         self.state().holds.get(&claim).cloned()
     }
 
-    /// Takes note of how a hold stands, unless it ended meanwhile: whether it did not.
-    pub(super) fn goes_on(&self, claim: ClaimId, renewal: &Renewal) -> bool {
-        match self.state().holds.get_mut(&claim) {
-            Some(hold) => {
-                hold.renewal = renewal.clone();
-                true
-            }
-            None => false,
+    /// Takes note of how a hold stands, unless it ended meanwhile.
+    pub(super) fn goes_on(&self, claim: ClaimId, renewal: &Renewal) {
+        if let Some(hold) = self.state().holds.get_mut(&claim) {
+            hold.renewal = renewal.clone();
+        }
+    }
+
+    /// Takes note of where a server stands, which was not waited for.
+    pub(super) fn given(&self, claim: ClaimId, server: usize, counter: u64) {
+        if let Some(hold) = self.state().holds.get_mut(&claim) {
+            hold.renewal.given(server, counter);
         }
     }
 

@@ -150,15 +150,15 @@ impl Quorum {
         Ok(views)
     }
 
-    /// Has the servers tell when a key is released. Returns when a majority will, or after `patience`:
-    /// without their word a waiter asks now and then all the same.
+    /// Has the servers tell when a key is released. Waits for all of them, within `patience`: which
+    /// of them hold the key is not known, and a majority of those that do have to be heard.
     pub(super) async fn listen(&self, key: &Key, patience: Duration) {
         let channel = channel_of(key);
         let mut answers = self.ask(patience, |server| {
             let channel = channel.clone();
             async move { server.subscribe(channel).await }
         });
-        while answers.answered() < self.majority() && answers.next().await.is_some() {}
+        while answers.next().await.is_some() {}
     }
 
     /// The opposite of [`Quorum::listen`].

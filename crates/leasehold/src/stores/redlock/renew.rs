@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_core::backoff::Backoff;
-use leasehold_core::quorum::{Renewal, Verdict};
+use leasehold_core::quorum::{Beat, Renewal, Verdict};
 use leasehold_core::{Claim, ClaimId, Moment};
 
-use super::inbox::Hold;
-use super::quorum::{Quorum, end_again};
-use super::wire::{End, Tenure, Vote};
+use super::inbox::{Hold, Inbox};
+use super::quorum::{Answers, Quorum, end_again};
+use super::wire::{End, Server, Tenure, Vote};
 use crate::clock;
 use crate::error::{Error, Result};
 use crate::random;
@@ -34,7 +34,7 @@ impl Going {
 /// Renews the claims of a roll, and says which are lost: for certain. Where it cannot be told of a
 /// claim, the renewal of the whole roll fails with an outcome that is not known.
 pub(super) async fn renew(
-    quorum: &Quorum,
+    quorum: &Arc<Quorum>,
     session: &Session,
     roll: &[Claim],
     doing: &'static str,
@@ -44,13 +44,17 @@ pub(super) async fn renew(
     let until = clock::now() + patience;
     let (mut undecided, mut lost) = find(quorum, roll, doing, patience).await?;
     let mut backoff = Backoff::new(RETRY.0, RETRY.1, random::seed().unwrap_or_default());
-    let mut kept = Vec::new();
-    let mut trouble = None;
-    loop {
-        trouble = round(quorum, session, &mut undecided, doing, until).await.or(trouble);
-        for going in std::mem::take(&mut undecided) {
+    let mut is_any_kept = false;
+    while !undecided.is_empty() {
+        let answers = round(quorum, session, &mut undecided, until).await;
+        let error = answers.too_few(doing, quorum);
+        let mut kept = Vec::new();
+        for (index, going) in std::mem::take(&mut undecided).into_iter().enumerate() {
             match going.verdict() {
-                Verdict::Kept => kept.push(going),
+                Verdict::Kept => {
+                    quorum.inbox.goes_on(going.claim.id, &going.hold.renewal);
+                    kept.push((index, going));
+                }
                 Verdict::Lost => {
                     drop_remains(quorum, &going);
                     lost.push(going.claim.id);
@@ -58,32 +62,27 @@ pub(super) async fn renew(
                 Verdict::Wait | Verdict::Unknown => undecided.push(going),
             }
         }
+        is_any_kept |= !kept.is_empty();
+        tokio::spawn(afterwards(Arc::clone(quorum), session.clone(), kept, answers));
         let pause = backoff.next_wait();
-        if undecided.is_empty() || clock::now() + pause >= until {
-            break;
-        }
-        tokio::time::sleep(pause).await;
-    }
-    top_up(quorum, session, &mut kept, until).await;
-    for going in &kept {
-        quorum.inbox.goes_on(going.claim.id, &going.hold.renewal);
-    }
-    match trouble.filter(|_| !undecided.is_empty()) {
-        // Enough servers answer, so these cannot be proven any more: a majority was interrupted.
-        // They must not cost the others their holds.
-        Some(_) if !kept.is_empty() => {
-            for going in undecided {
-                let (claim, key) = (going.claim.id, &going.claim.key);
-                let end = End::GiveBack(going.hold.attempt);
-                quorum.end(doing, (key, claim), end, patience).await?;
-                quorum.inbox.holds_no_more(claim);
-                lost.push(claim);
+        if !undecided.is_empty() && clock::now() + pause >= until {
+            if !is_any_kept {
+                return Err(error);
             }
-            Ok(lost)
+            // Enough servers answer, so these cannot be proven any more: a majority was interrupted.
+            // They must not cost the others their holds. Once they are ended, they are lost for certain.
+            for Going { claim, hold } in std::mem::take(&mut undecided) {
+                let end = End::GiveBack(hold.attempt);
+                quorum.end(doing, (&claim.key, claim.id), end, patience).await?;
+                quorum.inbox.holds_no_more(claim.id);
+                lost.push(claim.id);
+            }
         }
-        Some(error) => Err(error),
-        None => Ok(lost),
+        if !undecided.is_empty() {
+            tokio::time::sleep(pause).await;
+        }
     }
+    Ok(lost)
 }
 
 /// What is known of the claims; those that another process was granted are looked for. The second
@@ -127,17 +126,13 @@ async fn find(
     Ok((found, lost))
 }
 
-/// Asks every server for all of the claims. An error if some remain undecided.
+/// Asks every server for all of the claims, until it is decided what becomes of each, or not to be.
 async fn round(
     quorum: &Quorum,
     session: &Session,
     roll: &mut [Going],
-    doing: &'static str,
     until: Moment,
-) -> Option<Error> {
-    if roll.is_empty() {
-        return None;
-    }
+) -> Answers<Vec<Beat>> {
     roll.iter_mut().for_each(|going| going.hold.renewal.again());
     let asked = roll.iter().map(|going| (going.claim.clone(), going.hold.renewal.fence()));
     let asked: Arc<Vec<_>> = Arc::new(asked.collect());
@@ -163,47 +158,68 @@ async fn round(
             }
         }
     }
-    let undecided = roll.iter().any(|going| going.verdict() == Verdict::Unknown);
-    undecided.then(|| answers.too_few(doing, quorum))
+    answers
 }
 
-/// Begins tenures where the token of a kept hold is missing. They count from a later round on.
-async fn top_up(quorum: &Quorum, session: &Session, kept: &mut [Going], until: Moment) {
-    let missing = kept.iter().enumerate().flat_map(|(index, going)| {
-        let without = going.hold.renewal.without();
-        without.map(move |server| (index, server)).collect::<Vec<_>>()
-    });
-    let requests = missing.collect::<Vec<_>>().into_iter().map(|(index, at)| {
-        let Going { claim, hold } = &kept[index];
-        let Hold { renewal, attempt } = hold;
-        let tenure = Tenure::new(session, claim, *attempt, renewal.fence().get());
-        let (server, claim, attempt) = (Arc::clone(&quorum.servers[at]), claim.clone(), *attempt);
-        let inbox = Arc::clone(&quorum.inbox);
-        let given = tokio::spawn(async move {
-            let counter = match server.acquire(&tenure).await {
-                Ok(Vote::Granted(counter)) => Some(counter),
-                Err(failure) if !failure.had_no_effect() => None,
-                Ok(Vote::Denied(_)) | Err(_) => return None,
-            };
-            if inbox.hold(claim.id).is_none() {
-                // Released meanwhile: nothing must be left of it.
-                let end = End::GiveBack(attempt);
-                if server.release(&claim.key, claim.id, end).await.is_err() {
-                    end_again(&server, &claim.key, claim.id, end).await;
-                }
-                return None;
+/// What is left to do for the claims that are kept, by their place in the roll: hears the servers that
+/// were not waited for, and gives the token to those that lost it.
+async fn afterwards(
+    quorum: Arc<Quorum>,
+    session: Session,
+    kept: Vec<(usize, Going)>,
+    mut answers: Answers<Vec<Beat>>,
+) {
+    let give = |going: &Going, server: usize| {
+        let (inbox, at) = (Arc::clone(&quorum.inbox), Arc::clone(&quorum.servers[server]));
+        let Going { claim, hold } = going;
+        let fence = hold.renewal.fence().get();
+        let tenure = Tenure::new(&session, claim, hold.attempt, fence);
+        let (claim, attempt) = (claim.clone(), hold.attempt);
+        tokio::spawn(async move {
+            if let Some(counter) = top_up(&inbox, &at, &claim, attempt, &tenure).await {
+                inbox.given(claim.id, server, counter);
             }
-            counter
         });
-        async move { (index, at, given.await.ok().flatten()) }
-    });
-    let given = futures::future::join_all(requests.collect::<Vec<_>>());
-    let Ok(given) = tokio::time::timeout(until.since(clock::now()), given).await else { return };
-    for (index, server, counter) in given {
-        if let Some(counter) = counter {
-            kept[index].hold.renewal.given(server, counter);
+    };
+    for (_, going) in &kept {
+        going.hold.renewal.without().for_each(|server| give(going, server));
+    }
+    while let Some((server, answer)) = answers.next().await {
+        let beats = answer.unwrap_or_default();
+        for (index, going) in &kept {
+            match beats.get(*index) {
+                Some(Beat::Extended(counter)) => {
+                    quorum.inbox.given(going.claim.id, server, *counter);
+                }
+                Some(Beat::Gone) => give(going, server),
+                None => {}
+            }
         }
     }
+}
+
+/// Begins a tenure where the token of a kept hold is missing: the counter that it stands at.
+async fn top_up(
+    inbox: &Inbox,
+    server: &Server,
+    claim: &Claim,
+    attempt: u64,
+    tenure: &Tenure,
+) -> Option<u64> {
+    let counter = match server.acquire(tenure).await {
+        Ok(Vote::Granted(counter)) => Some(counter),
+        Err(failure) if !failure.had_no_effect() => None,
+        Ok(Vote::Denied(_)) | Err(_) => return None,
+    };
+    if inbox.hold(claim.id).is_some() {
+        return counter;
+    }
+    // Released meanwhile: nothing must be left of it.
+    let end = End::GiveBack(attempt);
+    if server.release(&claim.key, claim.id, end).await.is_err() {
+        end_again(server, &claim.key, claim.id, end).await;
+    }
+    None
 }
 
 /// A minority may still have what is lost. The claim may be entered again meanwhile: what is given
