@@ -80,15 +80,8 @@ impl Quorum {
         Answers::new(self, answers, patience)
     }
 
-    /// Ends a claim on every server. Whether a majority had it; an error if too few answered to tell.
-    /// Slow servers are not waited for, and asked again in the background.
-    pub(super) async fn end(
-        &self,
-        attempt: &'static str,
-        (key, claim): (&Key, ClaimId),
-        end: End,
-        patience: Duration,
-    ) -> Result<bool> {
+    /// Asks every server to end a claim. Slow ones are asked again in the background.
+    fn ending(&self, (key, claim): (&Key, ClaimId), end: End, patience: Duration) -> Answers<bool> {
         let key = Arc::new(key.clone());
         let (told, answers) = unbounded_channel();
         for (index, server) in self.servers.iter().cloned().enumerate() {
@@ -102,8 +95,36 @@ impl Quorum {
                 }
             });
         }
-        drop(told);
-        let mut answers = Answers::new(self, answers, patience);
+        Answers::new(self, answers, patience)
+    }
+
+    /// Ends a claim, and returns when no majority can have it any more. An error if too few answered.
+    pub(super) async fn end_for_certain(
+        &self,
+        attempt: &'static str,
+        claim: (&Key, ClaimId),
+        end: End,
+        patience: Duration,
+    ) -> Result<()> {
+        let mut answers = self.ending(claim, end, patience);
+        while answers.answered() < self.majority() {
+            if answers.next().await.is_none() {
+                return Err(answers.too_few(attempt, self));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a claim on every server. Whether a majority had it; an error if too few answered to tell.
+    /// Slow servers are not waited for.
+    pub(super) async fn end(
+        &self,
+        attempt: &'static str,
+        claim: (&Key, ClaimId),
+        end: End,
+        patience: Duration,
+    ) -> Result<bool> {
+        let mut answers = self.ending(claim, end, patience);
         let (mut had, mut had_not) = (0, 0);
         while let Some((server, ended)) = answers.next().await {
             match ended {

@@ -73,7 +73,7 @@ pub(super) async fn renew(
             // They must not cost the others their holds. Once they are ended, they are lost for certain.
             for Going { claim, hold } in std::mem::take(&mut undecided) {
                 let end = End::GiveBack(hold.attempt);
-                quorum.end(doing, (&claim.key, claim.id), end, patience).await?;
+                quorum.end_for_certain(doing, (&claim.key, claim.id), end, patience).await?;
                 quorum.inbox.holds_no_more(claim.id);
                 lost.push(claim.id);
             }
