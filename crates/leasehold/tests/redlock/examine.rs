@@ -28,8 +28,8 @@ async fn servers_that_keep_everything_share_only_their_host() {
     for topic in ["durability", "role", "eviction", "replication"] {
         assert_eq!(severities(&found, topic), [Fine; 5], "{topic}: {found:#?}");
         let named: Vec<_> = about(&found, topic).iter().map(|it| it.server.clone()).collect();
-        let names = servers.iter().map(|redis| Some(format!("127.0.0.1:{}", redis.port())));
-        assert!(names.eq(named), "{topic} names each server");
+        let each = servers.iter().map(|redis| Some(format!("127.0.0.1:{}", redis.port())));
+        assert!(each.eq(named), "{topic} names each server");
     }
     let [host] = about(&found, "independence")[..] else { panic!("{found:#?}") };
     assert_eq!(host.severity, Danger);
@@ -57,11 +57,11 @@ async fn a_server_that_forgets_is_a_danger_to_the_fence() {
 #[tokio::test]
 async fn one_server_under_two_names_is_a_danger() {
     let servers: Vec<Redis> = (0..2).map(|_| Redis::options().append_only().start()).collect();
-    let (once, twice) = (servers[0].port(), servers[1].port());
-    let url = format!("redlock://127.0.0.1:{once},127.0.0.1:{twice},localhost:{twice}");
+    let [single, twice] = [servers[0].port(), servers[1].port()];
+    let url = format!("redlock://127.0.0.1:{single},127.0.0.1:{twice},localhost:{twice}");
     let found = examine(&url).await;
-    let one = about(&found, "independence");
-    let one = one.iter().find(|finding| finding.says.contains("one server under several names"));
+    let told = about(&found, "independence");
+    let one = told.iter().find(|finding| finding.says.contains("one server under several names"));
     let one = one.expect("it is told");
     assert_eq!(one.severity, Danger);
     assert!(one.says.contains(&format!("localhost:{twice}")), "{one:?}");

@@ -86,7 +86,9 @@ async fn three_of_five_dead_is_a_failure_that_tells_every_vote() {
     let node = Node::new(&servers.url()).await;
     let (held, tries) = (claim("held"), claim("job"));
     node.holds(&held).await;
-    [0, 2, 4].iter().for_each(|dead: &usize| servers[*dead].kill());
+    for dead in [0, 2, 4] {
+        servers[dead].kill();
+    }
     for enter in [Enter::Try, Enter::Wait] {
         let error = node.enter(&tries, enter).await.unwrap_err();
         assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::Unknown));

@@ -51,10 +51,10 @@ pub(super) async fn attempt(
     let (sent, number) = (clock::now(), quorum.next_attempt());
     let tenure = Tenure::new(session, claim, number, proposal(clock::wall_micros()));
     let (keep, kept) = watch::channel(None);
-    let mut running = Try::begin(quorum, session, Arc::new(tenure), claim, number, &kept);
+    let mut running = Try::begin(quorum, session, &Arc::new(tenure), claim, number, &kept);
     let fence = running.decide().await;
     // A tenth of the TTL is for clocks that run apart. What is granted later lapses too soon.
-    let late = clock::now().since(sent) >= session.lasts() - session.lasts() / 10;
+    let late = clock::now().since(sent) >= session.lasts() * 9 / 10;
     if let Some(fence) = fence.filter(|_| !late) {
         let renewal = Renewal::new(quorum.servers.len(), fence);
         quorum.inbox.holds(claim.id, Hold { renewal, attempt: number });
@@ -95,7 +95,7 @@ impl<'a> Try<'a> {
     fn begin(
         quorum: &'a Quorum,
         session: &'a Session,
-        tenure: Arc<Tenure>,
+        tenure: &Arc<Tenure>,
         claim: &'a Claim,
         number: u64,
         kept: &Keep,
@@ -103,7 +103,7 @@ impl<'a> Try<'a> {
         let (tell, told) = unbounded_channel();
         let servers = quorum.servers.iter().cloned().enumerate();
         let asked = servers.map(|(index, server)| {
-            let (tell, tenure, kept) = (tell.clone(), Arc::clone(&tenure), kept.clone());
+            let (tell, tenure, kept) = (tell.clone(), Arc::clone(tenure), kept.clone());
             let claim = claim.clone();
             Some(tokio::spawn(async move {
                 let vote = server.acquire(&tenure).await;

@@ -43,28 +43,23 @@ pub(super) async fn examine(quorum: &Quorum) -> Result<Examination> {
         return Err(answers.too_few("examine the store", quorum));
     }
     let mut all = Examination::default();
-    all.findings.extend(margin(quorum, &found));
+    all.add(margin(quorum, &found));
     all.findings.extend(independence(quorum, &found));
     all.findings.extend(clocks(&found));
     for (server, one) in quorum.servers.iter().zip(found) {
-        match one {
-            Some(Found { server, findings, .. }) => {
-                all.add_server(server, findings.into_iter().map(for_a_quorum).collect());
-            }
-            None => {
-                let says = "The server does not answer: its vote is missing.";
-                all.add_server(
-                    Examined::new(&server.name),
-                    vec![Finding::warning("reachable", says)],
-                );
-            }
+        if let Some(Found { server, findings, .. }) = one {
+            all.add_server(server, findings.into_iter().map(for_a_quorum).collect());
+        } else {
+            let says = "The server does not answer: its vote is missing.";
+            let down = vec![Finding::warning("reachable", says)];
+            all.add_server(Examined::new(&server.name), down);
         }
     }
     Ok(all)
 }
 
 /// How many more may fail.
-fn margin(quorum: &Quorum, found: &[Option<Found>]) -> Option<Finding> {
+fn margin(quorum: &Quorum, found: &[Option<Found>]) -> Finding {
     let (count, majority) = (found.len(), quorum.majority());
     let up = found.iter().flatten().count();
     let more = up - majority;
@@ -78,7 +73,7 @@ fn margin(quorum: &Quorum, found: &[Option<Found>]) -> Option<Finding> {
             "Of {count} servers {up} answer, and {majority} have to agree: {more} more may fail."
         )
     };
-    Some(if up < count { Finding::warning("quorum", says) } else { Finding::fine("quorum", says) })
+    if up < count { Finding::warning("quorum", says) } else { Finding::fine("quorum", says) }
 }
 
 /// Whether the votes are independent.

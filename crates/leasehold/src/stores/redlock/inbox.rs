@@ -142,7 +142,7 @@ impl Inbox {
         let mut state = self.state();
         let Some(queue) = state.keys.get_mut(key) else { return };
         if queue.freed != hold {
-            queue.freed = hold.to_owned();
+            hold.clone_into(&mut queue.freed);
             queue.told.clear();
         }
         queue.told.insert(server);

@@ -133,7 +133,9 @@ async fn round(
     roll: &mut [Going],
     until: Moment,
 ) -> Answers<Vec<Beat>> {
-    roll.iter_mut().for_each(|going| going.hold.renewal.again());
+    for going in &mut *roll {
+        going.hold.renewal.again();
+    }
     let asked = roll.iter().map(|going| (going.claim.clone(), going.hold.renewal.fence()));
     let asked: Arc<Vec<_>> = Arc::new(asked.collect());
     let session = Arc::new(session.clone());
@@ -149,7 +151,9 @@ async fn round(
                 }
             }
             Some((server, Err(_))) => {
-                roll.iter_mut().for_each(|going| going.hold.renewal.gave_up(server));
+                for going in &mut *roll {
+                    going.hold.renewal.gave_up(server);
+                }
             }
             None => {
                 for going in &mut *roll {

@@ -30,6 +30,7 @@ impl Votes {
     }
 
     /// Each server by its address, and its vote.
+    #[must_use]
     pub fn each(&self) -> impl ExactSizeIterator<Item = (&str, &Vote)> {
         self.0.iter().map(|(server, vote)| (server.as_str(), vote))
     }
