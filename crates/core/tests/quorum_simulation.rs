@@ -323,7 +323,7 @@ impl Run<'_> {
                 if self.grants[*grant].end <= now || spent {
                     return self.leave(client);
                 }
-                if self.random.bits() % 8 == 0 {
+                if self.random.bits().is_multiple_of(8) {
                     return self.ask_again(client);
                 }
                 renewal.again();

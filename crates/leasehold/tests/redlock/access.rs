@@ -7,7 +7,7 @@ use leasehold::stores::Redlock;
 use leasehold::{Effect, ErrorKind, Store};
 use leasehold_testbed::Redis;
 
-use crate::{Node, TTL, claim, places, quorum, soon, terms, votes};
+use crate::{Node, TTL, claim, places, quorum, soon, terms, until, votes};
 
 #[tokio::test]
 async fn user_password_and_database_are_those_of_all_servers() {
@@ -16,7 +16,7 @@ async fn user_password_and_database_are_those_of_all_servers() {
     let node = Node::new(&servers.url()).await;
     let held = claim("job");
     node.holds(&held).await;
-    assert_eq!(places(&servers, &held), 3);
+    until("all have it", || places(&servers, &held) == 3).await;
     let shown = format!("{} {:?}", node.store, node.store);
     assert!(shown.ends_with("/3)") && !shown.contains("right"), "{shown}");
 

@@ -11,7 +11,7 @@ use super::inbox::{Hold, Inbox};
 use super::quorum::{Answers, Quorum, end_again};
 use super::wire::{End, Server, Tenure, Vote};
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::random;
 use crate::stores::redis::session::Session;
 
@@ -118,7 +118,7 @@ async fn find(
             _ => {
                 let detail = "too few servers stand where it was granted to tell whether it still \
                               holds";
-                let error = Error::new(crate::ErrorKind::Unavailable, doing, detail);
+                let error = Error::new(ErrorKind::Unavailable, doing, detail);
                 return Err(error.at(&quorum.config).about(&claim.key).outcome_unknown());
             }
         }

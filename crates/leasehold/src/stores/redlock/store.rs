@@ -1,6 +1,6 @@
 //! The contract.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,15 +190,17 @@ impl Store for Redlock {
     ) -> BoxFuture<'a, Result<Renewed>> {
         async move {
             let Some(session) = self.session(session) else { return Ok(Renewed::Ended) };
-            let mut lost = Vec::new();
+            let mut lost = HashSet::new();
             for chunk in roll.chunks(GUARANTEES.renew_batch) {
                 let chunk = renew::renew(&self.quorum, &session, chunk, "renew the claims").await;
                 lost.extend(chunk?);
             }
-            for claim in roll.iter().filter(|claim| lost.contains(&claim.id)) {
+            let lost = roll.iter().filter(|claim| lost.contains(&claim.id));
+            let lost = lost.map(|claim| {
                 self.forget(&claim.key, claim.id);
-            }
-            Ok(Renewed::Extended { lost })
+                claim.id
+            });
+            Ok(Renewed::Extended { lost: lost.collect() })
         }
         .boxed()
     }
