@@ -2,7 +2,7 @@
 
 use leasehold::core::{Enter, Left, Place};
 use leasehold::{Client, Released};
-use leasehold_testbed::{Worker, test_name, worker};
+use leasehold_testbed::{Redis, Worker, test_name, worker};
 
 use crate::{Node, claim, places, quorum, until, values};
 
@@ -87,6 +87,52 @@ async fn fences_grow_although_a_minority_restarts_without_memory_between_holds()
         for server in [round % 5, (round + 2) % 5] {
             servers[server].restart(Memory::Lost);
         }
+    }
+}
+
+/// The counter that a server keeps beside `job`, in its record.
+fn counter(redis: &Redis) -> u64 {
+    record(redis).1[19..35].parse().unwrap()
+}
+
+/// The name and the text of what a server keeps beside `job`.
+fn record(redis: &Redis) -> (String, String) {
+    let name = redis.cli(&["KEYS", "leasehold:{*}:vote:job"]);
+    let text = redis.cli(&["GET", &name]);
+    (name, text)
+}
+
+/// As if fences had been given out by a clock that was set back since.
+fn set_counter(redis: &Redis, counter: u64) {
+    let (name, text) = record(redis);
+    let ahead = format!("{}{counter:016}{}", &text[..19], &text[35..]);
+    redis.cli(&["SET", &name, &ahead]);
+}
+
+#[tokio::test]
+async fn servers_that_disagree_are_raised_to_one_fence_above_all_before() {
+    const HOUR: u64 = 3_600_000_000;
+    let servers = quorum(5);
+    let node = Node::new(&servers.url()).await;
+    let first = claim("job");
+    let base = node.holds(&first).await.get() + HOUR;
+    until("all have it", || places(&servers, &first) == 5).await;
+    node.leave(&first).await;
+    until("all are free", || places(&servers, &first) == 0).await;
+    // Every server stands elsewhere; then all where others were granted.
+    for apart in [100, 0] {
+        for (redis, index) in servers.iter().zip(0..) {
+            set_counter(redis, base + apart * index);
+        }
+        let held = claim("job");
+        let fence = node.holds(&held).await.get();
+        let heard = base + apart * 2;
+        assert!(fence > heard, "a majority hears of one that stood at {heard} at least: {fence}");
+        let there = servers.iter().filter(|redis| counter(redis) == fence).count();
+        assert!(there >= 3, "a majority stands at the fence exactly: {there}");
+        until("all have it", || places(&servers, &held) == 5).await;
+        assert_eq!(node.leave(&held).await, Left::Released);
+        until("all are free", || places(&servers, &held) == 0).await;
     }
 }
 

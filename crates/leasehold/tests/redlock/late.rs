@@ -46,7 +46,12 @@ async fn a_release_that_arrives_late_does_not_end_a_newer_token_of_the_same_clai
     // A long time-out, so that the connection is not given up, and a TTL that ends the try.
     let slow = Node::with_ttl(&format!("{url}?timeout=10m"), Duration::from_secs(8)).await;
     let direct = Node::new(&servers.url()).await;
-    direct.holds(&claim("warm")).await;
+    // The servers learn the scripts, so that each request is one call.
+    let warm = claim("warm");
+    direct.holds(&warm).await;
+    until("all have it", || places(&servers, &warm) == 5).await;
+    direct.leave(&warm).await;
+    until("all are free", || places(&servers, &warm) == 0).await;
 
     // Two grant, two deny, and the last one decides by its silence.
     servers[2..4].iter().for_each(|redis| drop(redis.cli(&["SET", "job", "x"])));
