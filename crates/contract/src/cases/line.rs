@@ -173,5 +173,5 @@ pub(crate) async fn a_waiter_is_renewed_only_where_it_stands_in_line(bench: &dyn
         assert_eq!(chaos.count(Call::Renew), 0, "nothing is there to be renewed");
     }
     bob.leave(&hold).await;
-    soon("a lock", waiting).await.expect("no panic").expect("locks");
+    drop(soon("a lock", waiting).await.expect("no panic").expect("locks"));
 }

@@ -59,16 +59,19 @@ impl Failure {
         Self { detail: format!("{whole}: {}", self.detail), ..self }
     }
 
+    #[cfg(feature = "redlock")]
     pub(in crate::stores) fn kind(&self) -> ErrorKind {
         self.kind
     }
 
     /// Whether it certainly had no effect.
+    #[cfg(feature = "redlock")]
     pub(in crate::stores) fn had_no_effect(&self) -> bool {
         self.effect == Effect::None
     }
 
     /// What went wrong, with what the system said of it.
+    #[cfg(feature = "redlock")]
     pub(in crate::stores) fn describe(&self) -> String {
         match &self.source {
             Some(source) => format!("{}: {source}", self.detail),

@@ -50,6 +50,7 @@ impl Session {
     }
 
     /// The TTL.
+    #[cfg(feature = "redlock")]
     pub(in crate::stores) fn lasts(&self) -> Duration {
         self.ttl
     }
