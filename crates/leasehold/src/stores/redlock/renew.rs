@@ -39,8 +39,8 @@ pub(super) async fn renew(
     roll: &[Claim],
     doing: &'static str,
 ) -> Result<Vec<ClaimId>> {
-    // Half of what a session waits for a renewal.
-    let patience = quorum.patience(session.lasts(), 12);
+    // A session waits for a sixth of the TTL; what is left of it is for ending what is not proven.
+    let patience = quorum.patience(session.lasts(), 8);
     let until = clock::now() + patience;
     let (mut undecided, mut lost) = find(quorum, roll, doing, patience).await?;
     let mut backoff = Backoff::new(RETRY.0, RETRY.1, random::seed().unwrap_or_default());
@@ -73,7 +73,8 @@ pub(super) async fn renew(
             // They must not cost the others their holds. Once they are ended, they are lost for certain.
             for Going { claim, hold } in std::mem::take(&mut undecided) {
                 let end = End::GiveBack(hold.attempt);
-                quorum.end_for_certain(doing, (&claim.key, claim.id), end, patience).await?;
+                let claimed = (&claim.key, claim.id);
+                quorum.end_for_certain(doing, claimed, end, patience / 3).await?;
                 quorum.inbox.holds_no_more(claim.id);
                 lost.push(claim.id);
             }

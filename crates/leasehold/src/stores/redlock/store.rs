@@ -210,7 +210,7 @@ impl Store for Redlock {
             let Some(terms) = Session::of(session) else { return Ok(()) };
             let sessions = &self.quorum.inbox.sessions;
             let heard = sessions.close(session, &terms);
-            let patience = self.quorum.patience(terms.lasts(), 4);
+            let patience = self.quorum.patience(terms.lasts(), 2);
             stream::iter(sessions.claims_of(session))
                 .map(async |(claim, key)| self.ask_to_leave(&key, claim, patience).await)
                 .buffer_unordered(AT_ONCE)
@@ -290,7 +290,8 @@ impl Store for Redlock {
         async move {
             self.admit_key("release", &claim.key)?;
             let ttl = Session::of(session).map_or(Duration::MAX, |terms| terms.lasts());
-            let patience = self.quorum.patience(ttl, 8);
+            // Who gives up before is not in the way: the release goes on in the background.
+            let patience = self.quorum.patience(ttl, 2);
             let held = self.ask_to_leave(&claim.key, claim.id, patience).await?;
             Ok(if held { Left::Released } else { Left::Gone })
         }
