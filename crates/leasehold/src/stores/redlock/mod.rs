@@ -29,7 +29,7 @@
 //! # What it keeps
 //!
 //! On each server: the key under its own name, verbatim, as a string with the claim's id as its value
-//! (the same on all servers) and the TTL on it: the layout of node-redlock, redsync, rslock and
+//! (the same on all servers) and the TTL on it: the layout of node-redlock, rslock, redsync and
 //! others, which are excluded and exclude, both ways, on the same servers. A key of any type, or
 //! without TTL, is held. Beside it stands `leasehold:{…}:vote:KEY` with the fence's counter and who
 //! holds; it vanishes an hour after the last use. Keys that begin with `leasehold:{` are refused.
