@@ -52,12 +52,13 @@ async function addOne(path, who) {
 
 async function main() {
   const [verb, url, key, ttl, times, path] = process.argv.slice(2);
-  const client = new Redis(url);
+  // Several servers vote: their URLs, with commas in between.
+  const clients = url.split(",").map((one) => new Redis(one));
   const retryCount = verb === "try" ? 0 : -1;
-  const locks = new Redlock([client], { retryCount, retryDelay: 10, retryJitter: 5 });
+  const locks = new Redlock(clients, { retryCount, retryDelay: 10, retryJitter: 5 });
   const verbs = { hold, try: attempt, contend };
   await verbs[verb](locks, key, Number(ttl), Number(times), path);
-  client.disconnect();
+  clients.forEach((client) => client.disconnect());
 }
 
 main().catch((error) => {

@@ -3,21 +3,36 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use leasehold_core::ClaimId;
 use leasehold_core::backoff::Random;
-use leasehold_core::quorum::{Attempt, Beat, Renewal, Server, Step, Verdict, Vote, proposal};
+use leasehold_core::quorum::{
+    Attempt, Beat, PROPOSAL_AHEAD, Renewal, Server, Step, Verdict, Vote, proposal,
+};
+use leasehold_core::{ClaimId, Fence};
 
 const TTL: u64 = 1_000_000;
-const DRIFT: u64 = 10_000; // parts in a million, of every clock
+const DRIFT: u64 = 50_000; // parts in a million, of every clock
 const JUMP: u64 = 5_000;
-const MARGIN: u64 = 2 * TTL / 100 + JUMP + 1_000;
+const MARGIN: u64 = 2 * DRIFT + JUMP + 1_000;
 const BASE: u64 = 100_000_000;
+/// The same where servers restart: their clocks must not come apart by more than a proposal is ahead.
+const SLOW_DRIFT: u64 = 1_000;
+/// By what the servers' clocks may differ: at first, and by what drift adds in the longest run.
+const SKEW: u64 = 20_000 + 2 * SLOW_DRIFT * LONGEST / 1_000_000;
+const LONGEST: u64 = 100 * TTL;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum World {
+    /// Clocks jump within the bound.
     Sound,
+    /// Clocks jump by a TTL: tokens expire in the middle of a lease.
     Unsound,
+    /// A server forgets everything, and starts again after this time.
+    Restarts(u64),
 }
+
+/// As long as a server must stay away that forgets: by then the leases that it voted for have lapsed,
+/// and its clock has passed what any proposal pushed a fence to.
+const AWAY: u64 = PROPOSAL_AHEAD + 2 * SKEW;
 
 /// The rule that a test breaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,13 +40,19 @@ enum Broken {
     Nothing,
     DeadlineFromAnswer,
     Forgets,
+    NoMargin,
+    /// A top-up begins where the tenure before it stood, or at the fence.
+    TopUpKeeps,
+    /// A renewal counts whoever has the token, since whenever.
+    AnyTenureCounts,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Ask {
     Acquire(u64),
     Raise(u64),
-    Renew(u64),
+    Extend(u64),
+    TopUp(u64),
     Release,
 }
 
@@ -40,6 +61,7 @@ enum Answer {
     Acquired(Vote),
     Raised(u64, Vote),
     Beat(Beat),
+    ToppedUp(Vote),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -50,9 +72,11 @@ enum Event {
     Times(usize, u64),
     Again(usize, u64),
     Shakes(usize),
+    Returns(usize),
 }
 
 struct Machine {
+    up: bool,
     rule: Server,
     expires: u64,
     rate: u64,
@@ -68,17 +92,28 @@ struct Client {
     retried: bool,
     rounds: u64,
     tries: u64,
-    coverage: u64,
     attempt: Option<Attempt>,
     hold: Option<(Renewal, usize)>,
 }
 
 #[derive(Debug, Clone)]
 struct Grant {
+    token: ClaimId,
     began: u64,
     granted: u64,
     end: u64,
     fence: u64,
+    /// When it was proven: when each round was sent that was kept, and when that was known.
+    proofs: Vec<(u64, u64)>,
+    /// It was the claim's second: what the first got is found again.
+    again: bool,
+}
+
+impl Grant {
+    /// Whether it went on although another was asked for and granted since it was last proven.
+    fn was_interrupted_by(&self, other: &Self) -> bool {
+        self.proofs.windows(2).any(|pair| pair[0].1 < other.began && other.granted < pair[1].0)
+    }
 }
 
 #[derive(Default, Debug)]
@@ -90,6 +125,8 @@ struct Coverage {
     kept: u64,
     lost: u64,
     early: u64,
+    asked_again: u64,
+    returned: u64,
 }
 
 struct Run<'a> {
@@ -138,7 +175,8 @@ impl Run<'_> {
     fn deadline(&self, client: usize) -> u64 {
         let client = &self.clients[client];
         let from = if self.broken == Broken::DeadlineFromAnswer { self.now } else { client.sent };
-        from + (TTL - MARGIN) * 1_000_000 / client.rate
+        let margin = if self.broken == Broken::NoMargin { 0 } else { MARGIN };
+        from + (TTL - margin) * 1_000_000 / client.rate
     }
     fn leave(&mut self, client: usize) {
         self.all(client, Ask::Release);
@@ -147,7 +185,8 @@ impl Run<'_> {
         }
         self.clients[client].attempt = None;
         self.clients[client].round += 1;
-        let after = self.below(TTL);
+        let pause = if matches!(self.world, World::Restarts(_)) { 10 * TTL } else { TTL };
+        let after = self.below(pause);
         self.at(after, Event::Start(client));
     }
     fn go(&mut self, client: usize) {
@@ -159,12 +198,16 @@ impl Run<'_> {
                     return self.leave(client);
                 }
                 self.coverage.grants += 1;
-                let began = self.clients[client].began;
-                self.coverage.contended +=
-                    u64::from(self.grants.iter().any(|other| other.end > began));
-                self.grants.push(Grant { began, granted: self.now, end, fence: fence.get() });
-                let renewal = Renewal::new(&attempt, fence);
-                self.clients[client].coverage = fence.get();
+                let Client { began, token, .. } = self.clients[client];
+                let others = || self.grants.iter().filter(|other| other.token != token);
+                self.coverage.contended += u64::from(others().any(|other| other.end > began));
+                let again = others().count() < self.grants.len();
+                self.coverage.asked_again += u64::from(again);
+                let fence = fence.get();
+                let proofs = vec![(self.clients[client].sent, self.now)];
+                let grant = Grant { token, began, granted: self.now, end, fence, proofs, again };
+                self.grants.push(grant);
+                let renewal = Renewal::new(self.machines.len(), Fence::new(fence));
                 self.clients[client].hold = Some((renewal, self.grants.len() - 1));
                 self.clients[client].round += 1;
                 self.rest(client);
@@ -185,6 +228,19 @@ impl Run<'_> {
         let after = self.below(pause);
         self.at(after, Event::Again(client, self.clients[client].round));
     }
+    /// Asks for the claim that it holds, as another process would: it knows nothing of the hold.
+    fn ask_again(&mut self, client: usize) {
+        let (now, servers) = (self.now, self.machines.len());
+        let it = &mut self.clients[client];
+        if let Some((_, grant)) = it.hold.take() {
+            self.grants[grant].end = self.grants[grant].end.min(now);
+        }
+        (it.round, it.sent, it.began, it.retried) = (it.round + 1, now, now, true);
+        it.attempt = Some(Attempt::new(servers));
+        let round = it.round;
+        self.all(client, Ask::Acquire(0));
+        self.at(TTL / 4, Event::Times(client, round));
+    }
     fn start(&mut self, client: usize) {
         if self.clients[client].tries == 0 {
             return;
@@ -196,13 +252,16 @@ impl Run<'_> {
         (it.tries, it.round, it.token) = (it.tries - 1, it.round + 1, token);
         (it.sent, it.began, it.retried) = (now, now, false);
         it.attempt = Some(Attempt::new(servers));
-        let (round, coverage) = (it.round, it.coverage);
-        let proposed = if self.below(2) == 0 { 0 } else { proposal(BASE + now, coverage) };
+        let round = it.round;
+        let proposed = if self.below(2) == 0 { 0 } else { proposal(BASE + now) };
         self.all(client, Ask::Acquire(proposed));
         self.at(TTL / 4, Event::Times(client, round));
     }
     fn serve(&mut self, server: usize, token: ClaimId, ask: Ask) -> Option<Answer> {
         let wall = self.wall(server);
+        if !self.machines[server].up {
+            return None;
+        }
         let clock = if self.broken == Broken::Forgets { 0 } else { wall };
         let machine = &mut self.machines[server];
         if machine.expires <= wall {
@@ -211,7 +270,16 @@ impl Run<'_> {
         let answer = match ask {
             Ask::Acquire(least) => Answer::Acquired(machine.rule.acquire(token, least, clock)),
             Ask::Raise(fence) => Answer::Raised(fence, machine.rule.raise(token, fence)),
-            Ask::Renew(fence) => Answer::Beat(machine.rule.renew(token, fence, clock)),
+            Ask::Extend(fence) => Answer::Beat(machine.rule.extend(token, fence)),
+            Ask::TopUp(fence) => {
+                if self.broken == Broken::TopUpKeeps && machine.rule.holder().is_none() {
+                    let at = machine.rule.counter().max(fence);
+                    machine.rule = Server::restarted(at - 1);
+                    Answer::ToppedUp(machine.rule.acquire(token, 0, 0))
+                } else {
+                    Answer::ToppedUp(machine.rule.acquire(token, fence, clock))
+                }
+            }
             Ask::Release => {
                 machine.rule.release(token);
                 return None;
@@ -255,16 +323,27 @@ impl Run<'_> {
                 if self.grants[*grant].end <= now || spent {
                     return self.leave(client);
                 }
+                if self.random.bits().is_multiple_of(8) {
+                    return self.ask_again(client);
+                }
                 renewal.again();
                 let fence = renewal.fence().get();
                 let it = &mut self.clients[client];
                 (it.rounds, it.round, it.sent) = (it.rounds - 1, it.round + 1, now);
-                self.all(client, Ask::Renew(fence));
+                self.all(client, Ask::Extend(fence));
                 self.rest(client);
             }
             Event::Times(..) | Event::Again(..) => {}
+            Event::Returns(server) => {
+                self.coverage.returned += 1;
+                self.machines[server].up = true;
+            }
             Event::Shakes(server) => {
-                if self.broken == Broken::Forgets {
+                if let World::Restarts(away) = self.world {
+                    self.machines[server].rule.forget();
+                    self.machines[server].up = false;
+                    self.at(away, Event::Returns(server));
+                } else if self.broken == Broken::Forgets {
                     self.machines[server].rule.forget();
                 } else if self.world == World::Unsound {
                     self.coverage.early += u64::from(self.machines[server].rule.holder().is_some());
@@ -288,15 +367,30 @@ impl Run<'_> {
                 attempt.raised(server, fence, vote);
                 self.go(client);
             }
+            Answer::ToppedUp(vote) => {
+                let Some((renewal, _)) = &mut self.clients[client].hold else { return };
+                if let Vote::Granted(counter) = vote {
+                    self.coverage.top_ups += 1;
+                    renewal.given(server, counter);
+                }
+            }
             Answer::Beat(beat) => {
-                let deadline = self.deadline(client);
+                let (deadline, sent) = (self.deadline(client), self.clients[client].sent);
                 let Some((renewal, grant)) = &mut self.clients[client].hold else { return };
-                renewal.told(server, beat);
-                self.coverage.top_ups += u64::from(matches!(beat, Beat::ToppedUp(_)));
+                if let (Broken::AnyTenureCounts, Beat::Extended(_)) = (self.broken, beat) {
+                    renewal.told(server, Beat::Extended(renewal.fence().get()));
+                } else {
+                    renewal.told(server, beat);
+                }
                 match renewal.step() {
                     Verdict::Kept if self.now < self.grants[*grant].end => {
                         self.coverage.kept += 1;
                         self.grants[*grant].end = self.grants[*grant].end.max(deadline);
+                        self.grants[*grant].proofs.push((sent, self.now));
+                        let fence = renewal.fence().get();
+                        for server in renewal.without().collect::<Vec<_>>() {
+                            self.send(client, server, Ask::TopUp(fence));
+                        }
                     }
                     Verdict::Lost | Verdict::Kept => {
                         self.coverage.lost += 1;
@@ -330,15 +424,17 @@ fn run(
         tokens: 0,
         coverage,
     };
+    let restarts = matches!(world, World::Restarts(_));
+    let (drift, early, tries) = if restarts { (SLOW_DRIFT, 20 * TTL, 6) } else { (DRIFT, TTL, 3) };
     for server in 0..servers {
-        let rate = 1_000_000 - DRIFT + run.below(2 * DRIFT);
+        let rate = 1_000_000 - drift + run.below(2 * drift);
         let offset = BASE + run.below(20_000);
-        run.machines.push(Machine { rule: Server::default(), expires: 0, rate, offset });
-        let after = run.below(3 * TTL);
+        run.machines.push(Machine { up: true, rule: Server::default(), expires: 0, rate, offset });
+        let after = run.below(if restarts { 10 * TTL } else { 3 * TTL });
         run.at(after, Event::Shakes(server));
     }
     for client in 0..usize::try_from(2 + run.below(3)).expect("small") {
-        let rate = 1_000_000 - DRIFT + run.below(2 * DRIFT);
+        let rate = 1_000_000 - drift + run.below(2 * drift);
         let token = ClaimId::from_random([0; 16]);
         run.clients.push(Client {
             rate,
@@ -348,25 +444,27 @@ fn run(
             began: 0,
             retried: false,
             rounds: 3,
-            tries: 3,
-            coverage: 0,
+            tries,
             attempt: None,
             hold: None,
         });
-        let after = run.below(TTL);
+        let after = run.below(early);
         run.at(after, Event::Start(client));
     }
     while let Some(Reverse((now, _, event))) = run.events.pop() {
+        assert!(now < LONGEST, "the skew is reckoned for less");
         run.now = now;
         run.happens(event);
     }
     for (index, a) in run.grants.iter().enumerate() {
-        for b in &run.grants[index + 1..] {
+        for b in run.grants[index + 1..].iter().filter(|b| b.token != a.token) {
             let wrong = if a.fence == b.fence {
                 "the same fence twice"
-            } else if a.granted < b.began && a.fence > b.fence {
+            } else if a.granted < b.began && a.fence > b.fence && !b.again {
                 "fences out of order"
-            } else if world == World::Sound && (b.granted < a.end || a.fence > b.fence) {
+            } else if a.was_interrupted_by(b) {
+                "a hold went on over another's"
+            } else if world != World::Unsound && (b.granted < a.end || a.fence > b.fence) {
                 "two hold at once"
             } else {
                 continue;
@@ -385,17 +483,20 @@ fn holds(servers: usize, world: World) {
         }
     }
     println!("{coverage:?}");
-    let Coverage { grants, contended, raises, top_ups, kept, lost, early } = coverage;
-    assert!([grants, contended, raises, top_ups, kept, lost].iter().all(|&n| n > 0));
+    let Coverage { grants, contended, raises, top_ups, kept, lost, early, asked_again, returned } =
+        coverage;
+    assert!([grants, contended, raises, top_ups, kept, lost, asked_again].iter().all(|&n| n > 0));
     assert_eq!(early > 0, world == World::Unsound);
+    assert_eq!(returned > 0, matches!(world, World::Restarts(_)));
 }
 
 fn breaks(world: World, broken: Broken, how: &str) {
-    let wrong =
-        (0..300_000).find_map(|seed| run(seed, 3, world, broken, &mut Coverage::default()).err());
+    let wrong = (0..300_000).find_map(|seed| {
+        let wrong = run(seed, 3, world, broken, &mut Coverage::default()).err();
+        wrong.filter(|wrong| wrong.contains(how))
+    });
     let wrong = wrong.expect("no seed breaks it");
     println!("{}", wrong.lines().next().unwrap_or_default());
-    assert!(wrong.contains(how), "{wrong}");
 }
 
 #[test]
@@ -415,10 +516,34 @@ fn five_servers_with_unsound_clocks() {
     holds(5, World::Unsound);
 }
 #[test]
+fn servers_that_forget_and_stay_away_long_enough_do_no_harm() {
+    holds(3, World::Restarts(AWAY));
+}
+#[test]
+fn a_server_that_forgets_and_returns_at_once_breaks_exclusion() {
+    breaks(World::Restarts(0), Broken::Nothing, "two hold at once");
+}
+#[test]
+fn a_server_that_forgets_and_stays_away_for_a_ttl_only_breaks_the_fences() {
+    breaks(World::Restarts(TTL + 2 * SKEW), Broken::Nothing, "fences out of order");
+}
+#[test]
 fn a_deadline_counted_from_the_answer_breaks_exclusion() {
     breaks(World::Sound, Broken::DeadlineFromAnswer, "two hold at once");
 }
 #[test]
+fn a_deadline_without_a_margin_for_drift_breaks_exclusion() {
+    breaks(World::Sound, Broken::NoMargin, "two hold at once");
+}
+#[test]
 fn a_server_that_forgets_its_counter_breaks_the_fences() {
     breaks(World::Unsound, Broken::Forgets, "fence");
+}
+#[test]
+fn a_top_up_that_does_not_raise_the_counter_breaks_the_fences() {
+    breaks(World::Unsound, Broken::TopUpKeeps, "fence");
+}
+#[test]
+fn a_renewal_that_counts_interrupted_tenures_goes_on_over_another_hold() {
+    breaks(World::Unsound, Broken::AnyTenureCounts, "a hold went on over another's");
 }

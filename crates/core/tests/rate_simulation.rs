@@ -157,7 +157,8 @@ impl World {
 
     fn call(&mut self, process: usize) {
         let now = self.moment(process);
-        let permits = if self.one_in(20) { 1 + u32::try_from(self.below(5)).expect("small") } else { 1 };
+        let permits =
+            if self.one_in(20) { 1 + u32::try_from(self.below(5)).expect("small") } else { 1 };
         let busy = self.processes[process].exchange.is_some();
         let batch = &mut self.processes[process].batch;
         batch.hear(now, permits);

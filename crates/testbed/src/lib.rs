@@ -2,6 +2,7 @@
 //! and gone when the test is gone, even if that was killed by `SIGKILL`.
 //!
 //! - [`Redis`]: a Redis server with whatever a test needs: TLS, passwords, a Unix socket.
+//! - [`RedisQuorum`]: several that vote.
 //! - [`RedisSentinel`]: two of them and the sentinels that swap their roles.
 //! - [`RedisCluster`]: six of them, which share the keys among three primaries.
 //! - [`Postgres`]: a PostgreSQL server, and [`PgBouncer`] before it.
@@ -48,7 +49,7 @@ pub use port::free_port;
 pub use postgres::{Postgres, PostgresOptions};
 pub use process::{Output, Process, is_alive};
 pub use proxy::Proxy;
-pub use redis::{Redis, RedisOptions};
+pub use redis::{Redis, RedisOptions, RedisQuorum};
 pub use sentinel::RedisSentinel;
 pub use server::{Memory, ReadyProbe, Server, Spec};
 pub use worker::Worker;

@@ -227,6 +227,13 @@ impl RedisOptions {
         self.database.map_or(String::new(), |number| format!("/{number}"))
     }
 
+    /// Starts as many independent ones as `redlock://` names: with a vote each.
+    #[must_use]
+    pub fn start_quorum(self, servers: usize) -> RedisQuorum {
+        let each = (0..servers).map(|_| self.clone().start()).collect();
+        RedisQuorum { each, options: self }
+    }
+
     fn needs_admin(&self) -> bool {
         self.password.is_some() || !self.users.is_empty()
     }
@@ -392,6 +399,45 @@ impl Redis {
     pub fn resume(&self) {
         self.server.resume();
         self.paused.store(false, SeqCst);
+    }
+}
+
+/// Independent Redis servers. They end with this value, and with the test process.
+#[derive(Debug)]
+pub struct RedisQuorum {
+    each: Vec<Redis>,
+    options: RedisOptions,
+}
+
+impl RedisQuorum {
+    /// `redlock://[:PASSWORD@]127.0.0.1:PORT,127.0.0.1:PORT,…[/DATABASE]`
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_on(|_, redis| redis.port())
+    }
+
+    /// [`RedisQuorum::url`] by way of other ports, such as those of a [`Proxy`](crate::Proxy)
+    /// each: given the number of a server and the server.
+    #[must_use]
+    pub fn url_on(&self, port: impl Fn(usize, &Redis) -> u16) -> String {
+        let hosts = self.each.iter().enumerate();
+        let hosts = hosts.map(|(index, redis)| format!("127.0.0.1:{}", port(index, redis)));
+        let (credentials, path) = (self.options.credentials(), self.options.path());
+        format!("redlock://{credentials}{}{path}", hosts.collect::<Vec<_>>().join(","))
+    }
+
+    /// The URLs of the servers, each by itself.
+    #[must_use]
+    pub fn urls(&self) -> Vec<String> {
+        self.each.iter().map(Redis::url).collect()
+    }
+}
+
+impl std::ops::Deref for RedisQuorum {
+    type Target = [Redis];
+
+    fn deref(&self) -> &[Redis] {
+        &self.each
     }
 }
 

@@ -1,11 +1,14 @@
 //! First come, first served, and woken.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold::{LeaseScope, Store};
 use leasehold_core::{Enter, Left, Place};
 
 use crate::Bench;
-use crate::actor::{Actor, claim, key, soon};
+use crate::actor::{Actor, brief, claim, client, key, soon};
+use crate::chaos::{Call, Chaos};
 
 pub(crate) async fn twenty_waiters_are_served_in_order(bench: &dyn Bench) {
     let actors = [Actor::patient(bench).await, Actor::patient(bench).await];
@@ -150,4 +153,25 @@ pub(crate) async fn the_line_is_seen_as_it_is(bench: &dyn Bench) {
     }
     let keys = alice.store.keys("").await.expect("lists");
     assert_eq!(keys, vec![key("k")]);
+}
+
+pub(crate) async fn a_waiter_is_renewed_only_where_it_stands_in_line(bench: &dyn Bench) {
+    let bob = Actor::patient(bench).await;
+    let hold = claim("k");
+    bob.holds(&hold).await;
+    let chaos = Chaos::new(bench.handle());
+    let ttl = brief(&chaos);
+    let mutex = client(Arc::new(chaos.clone()), ttl).mutex("k").expect("a mutex");
+    let waiting = tokio::spawn(async move { mutex.lock().await });
+    if chaos.guarantees().line || chaos.guarantees().lease == LeaseScope::Session {
+        soon("a renewal", chaos.arrived(Call::Renew, 1)).await;
+    } else {
+        // Nothing of it is in the store: a renewal would be told that it is lost.
+        // sleep: longer than the TTL, in which renewals would show.
+        tokio::time::sleep(ttl * 6 / 5).await;
+        assert!(chaos.count(Call::Enter) > 1, "it asks again instead");
+        assert_eq!(chaos.count(Call::Renew), 0, "nothing is there to be renewed");
+    }
+    bob.leave(&hold).await;
+    drop(soon("a lock", waiting).await.expect("no panic").expect("locks"));
 }

@@ -44,7 +44,7 @@ macro_rules! each_case {
                 a_hand_over_wakes_the_waiter,
                 a_change_before_the_wait_began_is_not_slept_through,
                 an_impatient_waiter_can_be_woken_again_and_again,
-                the_line_is_seen_as_it_is;
+                the_line_is_seen_as_it_is, a_waiter_is_renewed_only_where_it_stands_in_line;
             lapse:
                 an_unrenewed_hold_lapses_but_not_before_its_ttl,
                 a_renewed_hold_goes_on,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use leasehold::{ErrorKind, LeaseScope, Store, clock};
 use leasehold_core::backoff::Random;
 use leasehold_core::table::NoEntry;
-use leasehold_core::{Claim, ClaimId, Enter, Fence, Left, Line, Place, SessionId, Table};
+use leasehold_core::{Ahead, Claim, ClaimId, Enter, Fence, Left, Line, Place, SessionId, Table};
 
 use crate::Bench;
 use crate::actor::{PATIENT, claim, key, random_bytes, share, terms};
@@ -122,8 +122,18 @@ impl Twin {
 
     async fn enter(&mut self, step: usize, session: usize, claim: &Claim, enter: Enter) {
         let id = &self.sessions[session];
-        let said = self.store(session).enter(id, claim, enter).await;
-        let ruled = self.table.enter(clock::now(), id, claim, enter);
+        let store = self.store(session);
+        let said = store.enter(id, claim, enter).await;
+        // Where no line is kept, nothing is left of one that is not granted: by rule, a try.
+        let line = store.guarantees().line;
+        let rule = if line { enter } else { Enter::Try };
+        let ruled = self.table.enter(clock::now(), id, claim, rule).map(|ruled| match ruled {
+            Place::Refused(ahead) if !line => {
+                let ahead = Ahead { rank: None, ..ahead };
+                if enter == Enter::Try { Place::Refused(ahead) } else { Place::Waiting(ahead) }
+            }
+            ruled => ruled,
+        });
         match (&said, &ruled) {
             (Ok(Place::Held(fence)), Ok(Place::Held(_))) => self.check_fence(step, claim, *fence),
             (Err(said), Err(NoEntry::Disagrees { .. })) => {
@@ -132,9 +142,7 @@ impl Twin {
             }
             (Ok(Place::Waiting(said)), Ok(Place::Waiting(ruled)))
             | (Ok(Place::Refused(said)), Ok(Place::Refused(ruled))) => {
-                let holder = |ahead: &leasehold_core::Ahead| {
-                    ahead.holder.as_ref().and_then(|holder| holder.claim)
-                };
+                let holder = |ahead: &Ahead| ahead.holder.as_ref().and_then(|holder| holder.claim);
                 assert_eq!(said.rank, ruled.rank, "step {step}");
                 assert_eq!(holder(said), holder(ruled), "step {step}");
                 assert!(!said.foreign, "step {step}");

@@ -110,14 +110,6 @@ impl Attempt {
         }
         if servers.is_empty() { Step::Wait } else { Step::Raise { servers, fence } }
     }
-
-    /// Where each server is known to stand with our token.
-    pub(super) fn standing(&self) -> impl Iterator<Item = Option<u64>> + '_ {
-        self.servers.iter().map(|state| match state {
-            State::Stands(counter) => Some(*counter),
-            State::Asked | State::Raising(..) | State::Out => None,
-        })
-    }
 }
 
 #[cfg(test)]

@@ -28,19 +28,22 @@
 //! # What it needs
 //!
 //! A server that restarts must not have forgotten its counter. That is persistence with a sync
-//! *before* the reply. The exhaustive test drops this need and watches the promise break. It
-//! covers attempts. A simulation (`tests/quorum_simulation.rs`, a million seeds) covers attempts with
-//! renewals under delays, losses and jumps of the clocks; it also drops this need, and the deadline
-//! that counts from the send, and watches the promise break. It is not fine enough to catch a missing
-//! drift margin or an acknowledgement that is not exact: for the latter the exhaustive test is the
-//! evidence, for the former there is only the arithmetic.
+//! *before* the reply. Or it stays away long enough: since every tenure begins no lower than its
+//! server's clock, a server that forgets does no harm if it restarts no sooner than the greater of
+//! the TTL and [`PROPOSAL_AHEAD`], plus twice the greatest skew of the servers' clocks. The TTL alone
+//! is too little for the fences: a proposal may have pushed them that far ahead of the clock. A
+//! counter may therefore also expire, once the clock is past it by more than the clock may ever step
+//! back, and never before the token beside it.
 //!
-//! Argued, not tested yet: since every tenure begins no lower than its server's clock, a server
-//! that forgets does no harm if it restarts no sooner than the greater of the TTL and
-//! [`PROPOSAL_AHEAD`], plus twice the greatest skew of the servers' clocks. The TTL alone is too
-//! little for the fences: a proposal may have pushed them that far ahead of the clock. A counter
-//! may therefore also expire, once the clock is past it by more than the clock may ever step back,
-//! and never before the token beside it.
+//! # How it is tested
+//!
+//! `tests/quorum_exhaustive.rs` visits every execution of two attempts over three servers with early
+//! expiry and retries. `tests/quorum_simulation.rs` runs attempts, renewals and top-ups over more than a
+//! million seeds, with lost, late and repeated messages, clocks that drift, clocks that jump within the
+//! bound and beyond it, and servers that restart and forget. Both drop what is needed and watch the
+//! promise break: the counters' persistence, the delay of a restart, the deadline that counts from the
+//! send, its margin for drift, the counter that a top-up raises, the tenure that a renewal looks at. An
+//! acknowledgement that is not exact is too rare for the simulation: the exhaustive test has it.
 
 mod attempt;
 mod renewal;

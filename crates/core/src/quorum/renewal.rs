@@ -1,6 +1,6 @@
 //! From a grant to the next: a hold that goes on.
 
-use super::{Attempt, Beat, majority};
+use super::{Beat, majority};
 use crate::Fence;
 
 /// The renewals of one hold, round after round. Knows no time and sends nothing: it is told what
@@ -8,25 +8,28 @@ use crate::Fence;
 ///
 /// A server counts only if our tenure there was not interrupted since the hold was last proven.
 /// Every tenure begins with a raised counter, so the counter is the tenure's name: a server counts
-/// if it extended the token *and* its counter is the one it was last known by. That holds also
-/// when a top-up's answer was lost and asking again says "extended", or when a request of the
-/// grant arrives late and begins a tenure of its own. What a server says counts later if it was
-/// said before a round was kept without it: a top-up counts from the next round on.
+/// if it extended the token *and* its counter is the one it was last proven by.
+///
+/// At first that is the fence, on every server, also on one that was not heard when the claim was
+/// granted: an attempt that began after the grant shares a server with the grant's majority, where
+/// it began above the fence, so its own fence is greater; and it shares one with the majority that
+/// stands at our fence now, which would have to have come back to it from above. So whoever knows
+/// the fence can go on with a hold, in another process too.
+///
+/// A server that lost the token is given it anew once the round is kept ([`Renewal::without`],
+/// [`Renewal::given`]): by then nobody else holds. It counts once a later round was kept without it.
 ///
 /// ```
-/// use leasehold_core::quorum::{Attempt, Beat, Renewal, Step, Verdict, Vote};
-/// let mut attempt = Attempt::new(3);
-/// attempt.answered(0, Vote::Granted(7));
-/// attempt.answered(1, Vote::Granted(7));
-/// let Step::Granted(fence) = attempt.step() else { panic!("a majority stands at 7") };
-///
-/// let mut renewal = Renewal::new(&attempt, fence);
+/// use leasehold_core::Fence;
+/// use leasehold_core::quorum::{Beat, Renewal, Verdict};
+/// let mut renewal = Renewal::new(3, Fence::new(7));
 /// renewal.again(); // then send to *all* servers
 /// renewal.told(0, Beat::Extended(7));
-/// renewal.told(2, Beat::ToppedUp(7));
+/// renewal.told(2, Beat::Gone);
 /// assert_eq!(renewal.step(), Verdict::Wait);
 /// renewal.told(1, Beat::Extended(7));
 /// assert_eq!(renewal.step(), Verdict::Kept);
+/// assert_eq!(renewal.without().collect::<Vec<_>>(), [2]);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Renewal {
@@ -38,10 +41,10 @@ pub struct Renewal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Tenure {
     /// The counter at which our tenure stood, as last told.
-    known: Option<u64>,
+    known: u64,
     /// What was known when the hold was last proven: our tenure since then, if the counter still
     /// stands there.
-    proven: Option<u64>,
+    proven: u64,
     answer: Answer,
 }
 
@@ -61,20 +64,21 @@ pub enum Verdict {
     /// deadline before it has passed by now, the hold is lost all the same.
     Kept,
     /// So many servers were without our token that no majority can have kept it. Release
-    /// everywhere: this round may have put the token back.
+    /// everywhere: a minority may still have it.
     Lost,
     /// Too few answers to tell. The deadline stays where it was; ask again before it.
     Unknown,
 }
 
 impl Renewal {
-    /// The renewals of the hold that `attempt` was granted with `fence`.
+    /// The renewals of the hold that was granted with `fence` by a majority of `servers` servers.
     #[must_use]
-    pub fn new(attempt: &Attempt, fence: Fence) -> Self {
-        let tenures = attempt.standing();
-        let tenures =
-            tenures.map(|known| Tenure { known, proven: known, answer: Answer::None }).collect();
-        Self { fence, tenures }
+    pub fn new(servers: usize, fence: Fence) -> Self {
+        let at = fence.get();
+        Self {
+            fence,
+            tenures: vec![Tenure { known: at, proven: at, answer: Answer::None }; servers],
+        }
     }
 
     /// The fence to send along.
@@ -99,8 +103,8 @@ impl Renewal {
         }
         let was_kept = self.step() == Verdict::Kept;
         self.tenures[server].answer = Answer::Beat(beat);
-        if let Beat::Extended(counter) | Beat::ToppedUp(counter) = beat {
-            self.tenures[server].known = Some(counter);
+        if let Beat::Extended(counter) = beat {
+            self.tenures[server].known = counter;
         }
         // Not what is told later: between this proof and that answer another may come and go.
         if !was_kept && self.step() == Verdict::Kept {
@@ -118,6 +122,17 @@ impl Renewal {
         }
     }
 
+    /// Takes the counter of a server that was given the token anew.
+    pub fn given(&mut self, server: usize, counter: u64) {
+        self.tenures[server].known = counter;
+    }
+
+    /// The servers that said in this round that the token is not there.
+    pub fn without(&self) -> impl Iterator<Item = usize> + '_ {
+        let gone = |tenure: &Tenure| tenure.answer == Answer::Beat(Beat::Gone);
+        self.tenures.iter().enumerate().filter(move |(_, it)| gone(it)).map(|(server, _)| server)
+    }
+
     /// What the answers prove so far. A slow server is not waited for once a majority is certain,
     /// either way; its answer should still be told if it comes, so that it counts later.
     #[must_use]
@@ -126,8 +141,8 @@ impl Renewal {
         for Tenure { proven, answer, .. } in &self.tenures {
             match *answer {
                 Answer::Awaited => awaited += 1,
-                Answer::Beat(Beat::Extended(counter)) if *proven == Some(counter) => kept += 1,
-                Answer::Beat(Beat::ToppedUp(_) | Beat::Denied) => gone += 1,
+                Answer::Beat(Beat::Extended(counter)) if *proven == counter => kept += 1,
+                Answer::Beat(Beat::Gone) => gone += 1,
                 // Our token is there, but since when is not known.
                 Answer::Beat(Beat::Extended(_)) | Answer::None => {}
             }
@@ -148,15 +163,10 @@ impl Renewal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quorum::{Step, Vote};
 
-    /// A hold with fence 7 whose first two servers stand at it.
+    /// A hold with fence 7.
     fn hold() -> Renewal {
-        let mut attempt = Attempt::new(3);
-        attempt.answered(0, Vote::Granted(7));
-        attempt.answered(1, Vote::Granted(7));
-        let Step::Granted(fence) = attempt.step() else { panic!("not granted") };
-        Renewal::new(&attempt, fence)
+        Renewal::new(3, Fence::new(7))
     }
 
     fn round(renewal: &mut Renewal, beats: [Option<Beat>; 3]) -> Verdict {
@@ -172,39 +182,47 @@ mod tests {
     }
 
     const SAME: Option<Beat> = Some(Beat::Extended(7));
-    const NEW: Option<Beat> = Some(Beat::ToppedUp(9));
-    const SINCE_NEW: Option<Beat> = Some(Beat::Extended(9));
-    const ANOTHERS: Option<Beat> = Some(Beat::Denied);
+    const NEW: Option<Beat> = Some(Beat::Extended(9));
+    const GONE: Option<Beat> = Some(Beat::Gone);
 
     #[test]
     fn a_majority_that_was_never_interrupted_keeps_the_hold() {
         assert_eq!(round(&mut hold(), [SAME, SAME, None]), Verdict::Kept);
-        assert_eq!(round(&mut hold(), [SAME, SAME, ANOTHERS]), Verdict::Kept);
+        assert_eq!(round(&mut hold(), [SAME, SAME, GONE]), Verdict::Kept);
+        assert_eq!(round(&mut hold(), [SAME, None, SAME]), Verdict::Kept, "heard of now only");
     }
 
     #[test]
-    fn a_server_that_was_topped_up_counts_from_the_next_round_on() {
+    fn a_server_that_was_topped_up_counts_once_the_hold_was_proven_without_it() {
         let mut renewal = hold();
-        assert_eq!(round(&mut renewal, [SAME, None, NEW]), Verdict::Unknown);
-        assert_eq!(round(&mut renewal, [SAME, None, SINCE_NEW]), Verdict::Unknown, "never proven");
+        assert_eq!(round(&mut renewal, [SAME, SAME, GONE]), Verdict::Kept);
+        assert_eq!(round(&mut renewal, [SAME, None, NEW]), Verdict::Unknown, "never proven");
         assert_eq!(round(&mut renewal, [SAME, SAME, None]), Verdict::Kept, "what was said, counts");
-        assert_eq!(round(&mut renewal, [SAME, None, SINCE_NEW]), Verdict::Kept);
+        assert_eq!(round(&mut renewal, [SAME, None, NEW]), Verdict::Kept);
+
+        let mut renewal = hold();
+        assert_eq!(round(&mut renewal, [SAME, SAME, GONE]), Verdict::Kept);
+        renewal.given(2, 9);
+        assert_eq!(round(&mut renewal, [SAME, None, NEW]), Verdict::Unknown, "not proven since");
+        assert_eq!(round(&mut renewal, [SAME, SAME, None]), Verdict::Kept);
+        assert_eq!(round(&mut renewal, [None, SAME, NEW]), Verdict::Kept);
     }
 
     #[test]
     fn what_is_told_after_the_proof_counts_after_the_next() {
         let mut renewal = hold();
         assert_eq!(round(&mut renewal, [SAME, SAME, NEW]), Verdict::Kept);
-        assert_eq!(round(&mut renewal, [SAME, None, SINCE_NEW]), Verdict::Unknown);
+        assert_eq!(round(&mut renewal, [SAME, None, NEW]), Verdict::Unknown);
         assert_eq!(round(&mut renewal, [SAME, SAME, None]), Verdict::Kept);
-        assert_eq!(round(&mut renewal, [SAME, None, SINCE_NEW]), Verdict::Kept);
+        assert_eq!(round(&mut renewal, [SAME, None, NEW]), Verdict::Kept);
     }
 
     #[test]
-    fn a_top_up_whose_answer_was_lost_does_not_count_as_extended() {
+    fn a_tenure_that_began_anew_does_not_count_as_extended() {
         let mut renewal = hold();
         assert_eq!(round(&mut renewal, [SAME, None, None]), Verdict::Unknown);
-        assert_eq!(round(&mut renewal, [SAME, SINCE_NEW, None]), Verdict::Unknown);
+        assert_eq!(round(&mut renewal, [SAME, NEW, None]), Verdict::Unknown);
+        assert_eq!(round(&mut renewal, [SAME, NEW, NEW]), Verdict::Unknown);
     }
 
     #[test]
@@ -216,23 +234,21 @@ mod tests {
 
     #[test]
     fn a_hold_is_lost_only_when_no_majority_can_have_it() {
-        assert_eq!(round(&mut hold(), [ANOTHERS, None, None]), Verdict::Unknown);
+        assert_eq!(round(&mut hold(), [GONE, None, None]), Verdict::Unknown);
         assert_eq!(round(&mut hold(), [NEW, None, SAME]), Verdict::Unknown);
-        for gone in [NEW, ANOTHERS] {
-            assert_eq!(round(&mut hold(), [gone, None, ANOTHERS]), Verdict::Lost);
-            assert_eq!(round(&mut hold(), [SAME, gone, NEW]), Verdict::Lost);
-        }
+        assert_eq!(round(&mut hold(), [GONE, None, GONE]), Verdict::Lost);
+        assert_eq!(round(&mut hold(), [SAME, GONE, GONE]), Verdict::Lost);
     }
 
     #[test]
     fn only_the_first_answer_of_a_round_is_heard() {
         let mut renewal = hold();
         renewal.again();
-        renewal.told(0, Beat::Denied);
+        renewal.told(0, Beat::Gone);
         renewal.told(0, Beat::Extended(7));
         renewal.gave_up(1);
         renewal.told(1, Beat::Extended(7));
-        renewal.told(2, Beat::Denied);
+        renewal.told(2, Beat::Gone);
         assert_eq!(renewal.step(), Verdict::Lost);
     }
 }

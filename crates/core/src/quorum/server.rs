@@ -26,25 +26,20 @@ pub enum Vote {
 /// What a server answers to a renewal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Beat {
-    /// The token was there: its TTL begins anew, and the counter stands here.
+    /// The token is there: its TTL begins anew, and the counter stands here.
     Extended(u64),
-    /// No token was there: a new tenure of ours began, and the counter stands here.
-    ToppedUp(u64),
-    /// Another's token is there.
-    Denied,
+    /// The token is not there: another's is, or none.
+    Gone,
 }
 
-/// The number that a client proposes: `clock` is its own in microseconds since 1970, `seen` the
-/// greatest counter or fence of the key that it ever saw (0 if none).
+/// The number that a client proposes: `clock` is its own in microseconds since 1970.
 ///
 /// It lies ahead of the servers' clocks as long as they are less than half of [`PROPOSAL_AHEAD`]
 /// ahead of the client's, and within what they accept as long as they are less than the other half
 /// behind. Then all begin at this number, and one round trip is enough.
 #[must_use]
-pub const fn proposal(clock: u64, seen: u64) -> u64 {
-    let ahead = clock.saturating_add(PROPOSAL_AHEAD / 2);
-    let next = seen.saturating_add(1);
-    if ahead > next { ahead } else { next }
+pub const fn proposal(clock: u64) -> u64 {
+    clock.saturating_add(PROPOSAL_AHEAD / 2)
 }
 
 impl Server {
@@ -65,33 +60,27 @@ impl Server {
             Some(_) => Vote::Denied,
             None => {
                 let proposal = proposal.min(clock.saturating_add(PROPOSAL_AHEAD));
-                Vote::Granted(self.begin(token, proposal, clock))
+                self.holder = Some(token);
+                // Always above the tenure before, never below the clock.
+                self.counter = self.counter.saturating_add(1).max(clock).max(proposal);
+                Vote::Granted(self.counter)
             }
         }
     }
 
-    /// Begins a tenure: always above the one before, never below the clock.
-    fn begin(&mut self, token: ClaimId, least: u64, clock: u64) -> u64 {
-        self.holder = Some(token);
-        self.counter = self.counter.saturating_add(1).max(clock).max(least);
-        self.counter
-    }
-
-    /// Renews the hold of `token`, whose fence is `fence`: begins the TTL anew where the token is,
-    /// and a tenure where none is.
+    /// Renews the hold of `token`, whose fence is `fence`: begins the TTL anew and raises the
+    /// counter to the fence, if the token is there.
     ///
-    /// That tenure begins above the one before it like any other. If it only raised the counter to
-    /// the fence, it could stand at the number of another's tenure that ended since, and asking
-    /// again would be granted the other's fence.
-    pub fn renew(&mut self, token: ClaimId, fence: u64, clock: u64) -> Beat {
-        match self.holder {
-            Some(holder) if holder == token => {
-                self.counter = self.counter.max(fence);
-                Beat::Extended(self.counter)
-            }
-            Some(_) => Beat::Denied,
-            None => Beat::ToppedUp(self.begin(token, fence, clock)),
+    /// Never begins a tenure: a renewal that crosses a release must not revive the hold. A server
+    /// that lost the token is asked to [`acquire`](Self::acquire) once the round is kept. That
+    /// tenure begins above the one before it like any other: if it only raised the counter to the
+    /// fence, it could stand at the number of another's tenure that ended since.
+    pub fn extend(&mut self, token: ClaimId, fence: u64) -> Beat {
+        if self.holder != Some(token) {
+            return Beat::Gone;
         }
+        self.counter = self.counter.max(fence);
+        Beat::Extended(self.counter)
     }
 
     /// Raises the counter to `fence`, if the token is still there and the counter is lower. Leaves
@@ -165,19 +154,16 @@ mod tests {
     }
 
     #[test]
-    fn a_renewal_extends_tops_up_or_is_denied() {
+    fn a_renewal_extends_what_is_there_and_begins_nothing() {
         let mut server = Server::restarted(3);
-        assert_eq!(server.renew(token(1), 8, 0), Beat::ToppedUp(8));
-        assert_eq!(server.renew(token(1), 9, 0), Beat::Extended(9), "its counter fell short");
-        assert_eq!(server.renew(token(2), 20, 0), Beat::Denied);
+        assert_eq!(server.extend(token(1), 8), Beat::Gone);
+        assert_eq!(server.acquire(token(1), 8, 0), Vote::Granted(8));
+        assert_eq!(server.extend(token(1), 9), Beat::Extended(9), "its counter fell short");
+        assert_eq!(server.extend(token(1), 8), Beat::Extended(9));
+        assert_eq!(server.extend(token(2), 20), Beat::Gone);
         server.expire();
-        assert_eq!(server.renew(token(2), 9, 0), Beat::ToppedUp(10), "above the tenure before");
-        assert_eq!(server.renew(token(2), 9, 0), Beat::Extended(10));
-    }
-
-    #[test]
-    fn a_proposal_is_ahead_of_the_clock_and_of_what_was_seen() {
-        assert_eq!(proposal(100, 7), 100 + PROPOSAL_AHEAD / 2);
-        assert_eq!(proposal(100, PROPOSAL_AHEAD), PROPOSAL_AHEAD + 1);
+        assert_eq!(server.extend(token(1), 9), Beat::Gone, "nothing revives it");
+        assert_eq!(server.acquire(token(1), 9, 0), Vote::Granted(10), "above the tenure before");
+        assert_eq!(server.extend(token(1), 9), Beat::Extended(10));
     }
 }

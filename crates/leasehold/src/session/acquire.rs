@@ -187,9 +187,12 @@ impl<'a> Pending<'a> {
         if !matches!(&answer, Err(error) if error.effect() == Effect::Unknown) {
             self.entry.set_suspect(suspect);
         }
+        let guarantees = store.guarantees();
         match &answer {
+            // Without a line a waiter has nothing in the store that a renewal could extend.
+            Ok(Place::Waiting(_)) if !guarantees.line => {}
             Ok(Place::Held(_) | Place::Waiting(_)) => {
-                if store.guarantees().lease == LeaseScope::Claim {
+                if guarantees.lease == LeaseScope::Claim {
                     self.entry.extend(sent);
                 }
                 self.entry.set_entered();

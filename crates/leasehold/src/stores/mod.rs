@@ -10,6 +10,8 @@ pub mod memory;
 pub mod postgres;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "redlock")]
+pub mod redlock;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 #[cfg(any(feature = "redis", feature = "postgres", feature = "zookeeper"))]
@@ -26,6 +28,8 @@ pub use memory::Memory;
 pub use postgres::Postgres;
 #[cfg(feature = "redis")]
 pub use redis::Redis;
+#[cfg(feature = "redlock")]
+pub use redlock::Redlock;
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 #[cfg(feature = "zookeeper")]
@@ -63,6 +67,8 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
         #[cfg(feature = "redis")]
         "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel"
         | "redis+cluster" | "rediss+cluster" => Ok(Arc::new(Redis::new(url)?)),
+        #[cfg(feature = "redlock")]
+        "redlock" | "redlocks" => Ok(Arc::new(Redlock::new(url)?)),
         #[cfg(feature = "zookeeper")]
         "zookeeper" | "zookeepers" => Ok(Arc::new(ZooKeeper::new(url)?)),
         scheme => {
@@ -104,6 +110,10 @@ const SCHEMES: &[&str] = &[
     "redis+cluster",
     #[cfg(feature = "redis")]
     "rediss+cluster",
+    #[cfg(feature = "redlock")]
+    "redlock",
+    #[cfg(feature = "redlock")]
+    "redlocks",
     #[cfg(feature = "zookeeper")]
     "zookeeper",
     #[cfg(feature = "zookeeper")]

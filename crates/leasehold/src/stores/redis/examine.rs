@@ -48,7 +48,7 @@ pub(super) async fn servers(servers: &Servers) -> Result<Examination, Failure> {
 }
 
 /// Examines the server behind a connection, whose requests may take `patience` each.
-async fn server(
+pub(in crate::stores) async fn server(
     wire: &Wire,
     name: &str,
     patience: Duration,

@@ -58,10 +58,6 @@ impl Failure {
         self.redirect.as_ref()
     }
 
-    pub(super) fn had_no_effect(&self) -> bool {
-        self.effect == Effect::None
-    }
-
     pub(super) fn is_unavailable(&self) -> bool {
         self.kind == ErrorKind::Unavailable
     }
@@ -98,6 +94,25 @@ impl Failure {
     /// The same failure, as a part of another.
     pub(super) fn of(self, whole: &str) -> Self {
         Self { detail: format!("{whole}: {}", self.detail), ..self }
+    }
+
+    #[cfg(feature = "redlock")]
+    pub(in crate::stores) fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether it certainly had no effect.
+    pub(in crate::stores) fn had_no_effect(&self) -> bool {
+        self.effect == Effect::None
+    }
+
+    /// What went wrong, with what the system said of it.
+    #[cfg(feature = "redlock")]
+    pub(in crate::stores) fn describe(&self) -> String {
+        match &self.source {
+            Some(source) => format!("{}: {source}", self.detail),
+            None => self.detail.clone(),
+        }
     }
 
     pub(in crate::stores) fn is_end_of_connection(&self) -> bool {

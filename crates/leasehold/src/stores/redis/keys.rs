@@ -34,21 +34,24 @@ static TAGS: LazyLock<Vec<[u8; 4]>> = LazyLock::new(|| {
 
 /// The names that belong to one locked key: the key itself, its memory, its line, what is known of
 /// those in line, and which of them hold.
-pub(in crate::stores) fn names(key: &Key) -> [String; 5] {
-    let tag = tag(key.as_str());
+pub(super) fn names(key: &Key) -> [String; 5] {
     [
         key.as_str().to_owned(),
-        format!("{OWN}{tag}}}:meta:{key}"),
-        format!("{OWN}{tag}}}:line:{key}"),
-        format!("{OWN}{tag}}}:wait:{key}"),
-        format!("{OWN}{tag}}}:hold:{key}"),
+        name_beside(key, "meta"),
+        name_beside(key, "line"),
+        name_beside(key, "wait"),
+        name_beside(key, "hold"),
     ]
 }
 
 /// The names that belong to the record of one key: the record, and the memory of its version.
 pub(super) fn names_of_record(key: &Key) -> [String; 2] {
-    let tag = tag(key.as_str());
-    [format!("{OWN}{tag}}}:record:{key}"), format!("{OWN}{tag}}}:version:{key}")]
+    [name_beside(key, "record"), name_beside(key, "version")]
+}
+
+/// The name of what is kept beside a locked key, in its slot. What counts as a claim is of four letters.
+pub(in crate::stores) fn name_beside(key: &Key, kind: &str) -> String {
+    format!("{OWN}{}}}:{kind}:{key}", tag(key.as_str()))
 }
 
 /// Whether a key would meet the store's own names.
@@ -56,9 +59,10 @@ pub(in crate::stores) fn is_own(key: &Key) -> bool {
     key.as_str().starts_with(OWN)
 }
 
-/// The pattern for `SCAN` that finds what stands beside the keys that begin with `prefix`.
-pub(in crate::stores) fn pattern(prefix: &str) -> String {
-    let mut pattern = String::from("leasehold:{*}:????:");
+/// The pattern for `SCAN` that finds what stands beside the keys that begin with `prefix`: of one
+/// kind, or of `????`.
+pub(in crate::stores) fn pattern(kind: &str, prefix: &str) -> String {
+    let mut pattern = format!("leasehold:{{*}}:{kind}:");
     for character in prefix.chars() {
         if matches!(character, '*' | '?' | '[' | ']' | '\\') {
             pattern.push('\\');
@@ -70,10 +74,15 @@ pub(in crate::stores) fn pattern(prefix: &str) -> String {
 }
 
 /// The locked key that a name stands beside, if it is a memory or a line.
-pub(in crate::stores) fn beside(name: &[u8]) -> Option<Key> {
+pub(super) fn beside(name: &[u8]) -> Option<Key> {
+    beside_as("meta", name).or_else(|| beside_as("line", name))
+}
+
+/// The locked key that a name of this kind stands beside.
+pub(in crate::stores) fn beside_as(kind: &str, name: &[u8]) -> Option<Key> {
     let rest = std::str::from_utf8(name).ok()?.strip_prefix(OWN)?;
     let (found, rest) = rest.split_once("}:")?;
-    let key = rest.strip_prefix("meta:").or_else(|| rest.strip_prefix("line:"))?;
+    let key = rest.strip_prefix(kind)?.strip_prefix(':')?;
     (found == tag(key)).then(|| Key::new(key).ok())?
 }
 

@@ -126,7 +126,7 @@ mod cluster;
 pub(in crate::stores) mod config;
 pub(in crate::stores) mod connection;
 mod dial;
-mod examine;
+pub(in crate::stores) mod examine;
 mod examine_cluster;
 pub(in crate::stores) mod failure;
 pub(in crate::stores) mod inbox;

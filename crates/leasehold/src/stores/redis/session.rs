@@ -49,6 +49,12 @@ impl Session {
         self.ttl.as_millis().to_string()
     }
 
+    /// The TTL.
+    #[cfg(feature = "redlock")]
+    pub(in crate::stores) fn lasts(&self) -> Duration {
+        self.ttl
+    }
+
     pub(in crate::stores) fn owner(&self) -> &str {
         self.owner.as_str()
     }

@@ -261,7 +261,7 @@ impl Redis {
     }
 
     async fn names_beside(&self, prefix: &str) -> Result<BTreeSet<Key>, Failure> {
-        let (pattern, mut found) = (keys::pattern(prefix), BTreeSet::new());
+        let (pattern, mut found) = (keys::pattern("????", prefix), BTreeSet::new());
         for server in self.servers.all().await? {
             let mut cursor = 0;
             loop {

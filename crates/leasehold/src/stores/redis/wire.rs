@@ -227,7 +227,7 @@ impl Wire {
     }
 
     /// What the server says of itself, a line a fact; `None` if it refuses to.
-    pub(super) async fn info(&self) -> Result<Option<String>, Failure> {
+    pub(in crate::stores) async fn info(&self) -> Result<Option<String>, Failure> {
         self.ask(cmd("INFO")).await?.map(decode).transpose()
     }
 
