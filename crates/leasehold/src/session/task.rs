@@ -44,7 +44,7 @@ async fn work(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
                 Some(order) => work.take(order),
                 None => break None,
             },
-            Some(outcomes) = OptionFuture::from(work.renewal.as_mut()) => work.renewed(outcomes),
+            Some(renewal) = OptionFuture::from(work.renewal.as_mut()) => work.renewed(renewal),
             Some(()) = work.leaving.next() => {}
             Some(()) = OptionFuture::from(work.disturbed.as_mut().map(|(_, wait)| wait)) => {
                 work.disturbed = None;
@@ -73,9 +73,16 @@ impl Drop for LoseAll {
     }
 }
 
-/// What became of one batch of a renewal.
-struct Outcome {
+/// What became of a renewal.
+struct Renewal {
     session: SessionId,
+    /// Before the first batch was sent.
+    sent: Moment,
+    outcomes: Vec<Outcome>,
+}
+
+/// What became of one batch of it.
+struct Outcome {
     sent: Moment,
     batch: Vec<Arc<Entry>>,
     renewed: Result<Renewed>,
@@ -89,7 +96,7 @@ struct Work {
     due: Option<Moment>,
     /// When the next hold is lost, as of the last look.
     next_loss: Option<Moment>,
-    renewal: Option<BoxFuture<'static, Vec<Outcome>>>,
+    renewal: Option<BoxFuture<'static, Renewal>>,
     /// Who waits for the renewal under way, and for the one after it.
     waiting: Vec<oneshot::Sender<()>>,
     waiting_next: Vec<oneshot::Sender<()>>,
@@ -219,7 +226,7 @@ impl Work {
         let guarantees = shared.store.guarantees();
         if roll.is_empty() && guarantees.lease == LeaseScope::Claim {
             // Nothing to extend; the session is but a name.
-            self.renewed(Vec::new());
+            self.renewed(Renewal { session: id, sent: clock::now(), outcomes: Vec::new() });
             return;
         }
         let batches: Vec<Vec<Arc<Entry>>> = if roll.is_empty() {
@@ -227,24 +234,27 @@ impl Work {
         } else {
             roll.chunks(guarantees.renew_batch.max(1)).map(<[_]>::to_vec).collect()
         };
-        let renewals =
-            batches.into_iter().map(move |batch| renew(Arc::clone(&shared), id.clone(), batch));
-        self.renewal = Some(join_all(renewals).boxed());
+        let renewing = async move {
+            let sent = clock::now();
+            let batches = batches.into_iter().map(|batch| renew(&shared, &id, batch));
+            let outcomes = join_all(batches).await;
+            Renewal { session: id, sent, outcomes }
+        };
+        self.renewal = Some(renewing.boxed());
     }
 
-    fn renewed(&mut self, outcomes: Vec<Outcome>) {
+    fn renewed(&mut self, renewal: Renewal) {
         self.renewal = None;
+        let Renewal { session, sent, outcomes } = renewal;
         let mut failed = false;
-        let mut sent = clock::now();
         for outcome in outcomes {
-            sent = sent.min(outcome.sent);
             match outcome.renewed {
                 Ok(Renewed::Extended { lost }) => {
                     self.extended(&outcome.batch, outcome.sent, &lost);
                 }
                 Ok(Renewed::Ended) => {
                     tracing::warn!(store = %self.shared.store, "the session lapsed");
-                    self.shared.end(&outcome.session);
+                    self.shared.end(&session);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "could not renew; asking again");
@@ -260,7 +270,8 @@ impl Work {
             self.due = Some(clock::now() + self.backoff.next_wait());
         } else {
             self.backoff.reset();
-            if let Some(open) = &mut self.shared.lock().open {
+            // It says nothing of a session that was opened meanwhile, perhaps before this was sent.
+            if let Some(open) = self.shared.lock().open.as_mut().filter(|open| open.id == session) {
                 open.sent = open.sent.max(sent);
             }
             // A renewal that was asked for meanwhile goes first.
@@ -331,12 +342,12 @@ pub(super) async fn close(shared: &Shared, session: &SessionId) -> Result<()> {
 }
 
 /// Renews one batch. Given up early enough for another attempt.
-async fn renew(shared: Arc<Shared>, session: SessionId, batch: Vec<Arc<Entry>>) -> Outcome {
+async fn renew(shared: &Shared, session: &SessionId, batch: Vec<Arc<Entry>>) -> Outcome {
     let roll: Vec<Claim> = batch.iter().map(|entry| entry.claim.clone()).collect();
     let sent = clock::now();
-    let renewing = shared.store.renew(&session, &roll);
+    let renewing = shared.store.renew(session, &roll);
     let renewed = shared.answered_soon("renew the session", renewing).await;
-    Outcome { session, sent, batch, renewed }
+    Outcome { sent, batch, renewed }
 }
 
 /// Leaves the line for a claim, again and again until the store has certainly forgotten it.
@@ -368,3 +379,7 @@ async fn leave(shared: Arc<Shared>, entry: Arc<Entry>) {
         tokio::time::sleep(pause).await;
     }
 }
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;
