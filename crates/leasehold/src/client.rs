@@ -182,6 +182,10 @@ impl Client {
         checkup::examine(self.store(), settings.timing, settings.terms.owner.clone(), prefix).await
     }
 
+    pub(crate) const fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
     /// Cancelled when everything was given back, after the last handle is gone.
     pub(crate) fn ended(&self) -> CancellationToken {
         self.handle.ended()

@@ -26,6 +26,7 @@ enum Call {
     Renew,
     Enter,
     Leave,
+    Inspect,
 }
 
 /// Where requests are caught on their way to the store.
@@ -58,7 +59,7 @@ impl Gate {
 #[derive(Clone)]
 struct Caught {
     memory: Memory,
-    gates: Arc<[Gate; 4]>,
+    gates: Arc<[Gate; 5]>,
 }
 
 impl Caught {
@@ -196,7 +197,11 @@ impl Store for Caught {
     }
 
     fn inspect<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Line>> {
-        self.memory.inspect(key)
+        async move {
+            self.gate(Call::Inspect).pass().await;
+            self.memory.inspect(key).await
+        }
+        .boxed()
     }
 
     fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>> {
@@ -365,4 +370,24 @@ async fn the_trouble_of_a_lock_that_timed_out_is_its_source() {
     let source = std::error::Error::source(&error).expect("the trouble").to_string();
     assert!(source.contains("the connection broke"), "{source}");
     assert!(!error.to_string().contains("the connection broke"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_does_not_hang_who_works_on_a_detached_hold() {
+    let store = Caught::new();
+    let client = store.builder().detached(true).build().unwrap();
+    let grant = within(client.mutex("key").unwrap().lock()).await.unwrap().detach();
+    for call in [Call::Renew, Call::Inspect, Call::Leave] {
+        store.catch(call, 1);
+    }
+    let unanswered = [
+        within(client.renew(&grant)).await.err(),
+        within(client.check(&grant)).await.err(),
+        within(client.release(&grant)).await.err(),
+    ];
+    for error in unanswered {
+        let error = error.expect("it was not answered");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(error.key(), Some(grant.key()), "{error}");
+    }
 }

@@ -257,6 +257,15 @@ impl Handle {
         self.shared.answered_soon(attempt, request).await
     }
 
+    /// Waits for an answer of the store no longer than it could be of use.
+    pub(crate) async fn answered<T>(
+        &self,
+        attempt: &'static str,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.shared.answered(attempt, request).await
+    }
+
     /// The store said that it does not know a hold any more.
     pub(crate) fn lost(&self, entry: &Entry) {
         self.shared.lock().entries.remove(&entry.claim.id);
