@@ -60,11 +60,13 @@ impl Gate {
 struct Caught {
     memory: Memory,
     gates: Arc<[Gate; 5]>,
+    /// A leave was carried out.
+    left: Arc<Notify>,
 }
 
 impl Caught {
     fn new() -> Self {
-        Self { memory: Memory::new(), gates: Arc::default() }
+        Self { memory: Memory::new(), gates: Arc::default(), left: Arc::default() }
     }
 
     fn builder(&self) -> ClientBuilder {
@@ -166,7 +168,9 @@ impl Store for Caught {
     ) -> BoxFuture<'a, Result<Left>> {
         async move {
             self.gate(Call::Leave).pass().await;
-            self.memory.leave(session, claim).await
+            let left = self.memory.leave(session, claim).await;
+            self.left.notify_one();
+            left
         }
         .boxed()
     }
@@ -308,6 +312,24 @@ async fn a_try_that_arrives_after_the_refusal_is_left_again() {
     assert!(within(mutex.try_lock()).await.unwrap().is_none());
     store.caught(Call::Enter).await;
     guard.release().await.unwrap();
+    store.release(Call::Enter);
+    store.caught(Call::Enter).await;
+    let _guard = within(mutex.lock()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_enter_that_outlasts_an_outage_of_more_than_a_ttl_is_left_again() {
+    let store = Caught::new();
+    let client = store.builder().build().unwrap();
+    let mutex = client.mutex("key").unwrap();
+    store.catch(Call::Enter, 1);
+    let guard = within(mutex.lock()).await.unwrap();
+    store.caught(Call::Enter).await;
+    // Each is given up at some time, all together long after a TTL.
+    store.catch(Call::Leave, 12);
+    drop(guard);
+    within(store.left.notified()).await;
+    // The server finds it in its queue, behind the first leave that it answered.
     store.release(Call::Enter);
     store.caught(Call::Enter).await;
     let _guard = within(mutex.lock()).await.unwrap();

@@ -358,22 +358,24 @@ async fn leave(shared: Arc<Shared>, entry: Arc<Entry>) {
     let shares_lease = shared.store.guarantees().lease == LeaseScope::Session;
     // A request that was cut off may still arrive, and under a session's lease it would live as
     // long as the session: a suspect is left again, for as long as a message may be under way.
+    // That counts from when the store began to answer: a server that stood still for longer than
+    // the TTL finds the request in its queue, behind the first leave, and may renew its leases
+    // when it returns.
     let suspect = shares_lease && entry.is_suspect();
+    let mut answers_since = None;
     loop {
         let leaving = shared.store.leave(&entry.session, &entry.claim);
         let left = shared.answered_soon("leave the line of", leaving).await;
-        if left.is_ok() && !suspect {
-            return;
-        }
         let pause: Duration = backoff.next_wait();
-        let late = clock::now() + pause >= give_up;
+        let next = clock::now() + pause;
         if let Err(error) = &left {
             tracing::debug!(%error, "could not leave; asking again");
+            answers_since = None;
             // What was not left lives as long as its lease.
-            if late && !(shares_lease && shared.goes_on(&entry.session)) {
+            if next >= give_up && !(shares_lease && shared.goes_on(&entry.session)) {
                 return;
             }
-        } else if late {
+        } else if !suspect || next >= *answers_since.get_or_insert_with(clock::now) + ttl {
             return;
         }
         tokio::time::sleep(pause).await;
