@@ -299,7 +299,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long before the deadline the loss is signalled. Default: a twentieth of the TTL.
+    /// How long before the deadline the loss is signalled: a millisecond at least. Default: a
+    /// twentieth of the TTL.
     pub const fn grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self

@@ -10,7 +10,7 @@ use leasehold::stores::Memory;
 use leasehold::{
     Claim, ClaimId, Client, ClientBuilder, Enter, Error, ErrorKind, Examination, Guarantees, Key,
     Left, Line, Place, Provided, Reading, Record, Released, Renewed, Result, SessionId, Store,
-    Terms,
+    Terms, Timing,
 };
 use tokio::sync::Notify;
 
@@ -261,7 +261,7 @@ fn a_hold_is_lost_with_a_runtime_that_never_ran_the_task() {
 fn durations_that_fit_together_are_not_refused_for_a_default() {
     let seconds = Duration::from_secs;
     let timed = || Client::builder().url("memory:").ttl(seconds(20)).renew_every(seconds(8));
-    timed().drift(seconds(11)).grace(Duration::ZERO).build().unwrap();
+    timed().drift(seconds(11)).grace(Timing::MIN_GRACE).build().unwrap();
     timed().grace(seconds(11)).drift(Duration::ZERO).build().unwrap();
     timed().grace(seconds(11)).build().expect_err("no time is left");
 }
@@ -271,8 +271,9 @@ async fn a_grant_that_waits_for_a_renewal_does_not_outwait_its_session() {
     let store = Caught::new();
     // A grant always leaves less than a renewal interval, so that it waits for a renewal.
     let (ttl, renew_every) = (PATIENCE, PATIENCE * 2 / 5);
-    let builder = store.builder().ttl(ttl).renew_every(renew_every).grace(Duration::ZERO);
-    let drift = ttl.saturating_sub(renew_every).saturating_sub(Duration::from_nanos(1));
+    let builder = store.builder().ttl(ttl).renew_every(renew_every).grace(Timing::MIN_GRACE);
+    let rest = renew_every + Timing::MIN_GRACE + Duration::from_nanos(1);
+    let drift = ttl.saturating_sub(rest);
     let client = builder.drift(drift).build().unwrap();
     let (first, second) = (client.mutex("first").unwrap(), client.mutex("second").unwrap());
     store.catch(Call::Renew, 1);
