@@ -50,7 +50,7 @@ async fn work(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
                 work.disturbed = None;
                 work.due = Some(clock::now());
             }
-            Some(()) = OptionFuture::from(wake.map(clock::sleep_until)) => work.tick(),
+            Some(()) = OptionFuture::from(wake.map(clock::sleep_until)) => work.tick(clock::now()),
         }
     };
     let outcome = work.finish(orders).await;
@@ -67,7 +67,7 @@ impl Drop for LoseAll {
         let mut state = self.0.lock();
         state.closed = true;
         state.open = None;
-        state.entries.drain().for_each(|(_, entry)| entry.lose());
+        state.entries.extract(|_| true).iter().for_each(|entry| entry.lose());
         drop(state);
         self.0.ended.cancel();
     }
@@ -94,7 +94,7 @@ struct Work {
     backoff: Backoff,
     /// When to renew next; none while nothing is to be renewed.
     due: Option<Moment>,
-    /// When the next hold is lost, as of the last look.
+    /// When the next hold is lost unless it is renewed, as of the last look.
     next_loss: Option<Moment>,
     renewal: Option<BoxFuture<'static, Renewal>>,
     /// Who waits for the renewal under way, and for the one after it.
@@ -126,12 +126,16 @@ impl Work {
 
     fn next_wake(&self) -> Option<Moment> {
         let due = self.due.filter(|_| self.renewal.is_none());
-        due.into_iter().chain(self.next_loss).min()
+        let next_cap = self.shared.lock().entries.next_cap();
+        due.into_iter().chain(self.next_loss).chain(next_cap).min()
     }
 
     fn take(&mut self, order: Order) {
         match order {
             Order::Look => self.look(),
+            Order::Expect(loss) => {
+                self.next_loss = Some(self.next_loss.map_or(loss, |next| next.min(loss)));
+            }
             Order::Leave(entry) => {
                 self.leaving.push(leave(Arc::clone(&self.shared), entry).boxed());
             }
@@ -165,37 +169,33 @@ impl Work {
         self.find_next_loss();
     }
 
-    fn tick(&mut self) {
-        let now = clock::now();
+    fn tick(&mut self, now: Moment) {
         if self.renewal.is_none() && self.due.is_some_and(|due| due <= now) {
             self.due = None;
             self.begin_renewal();
         }
+        let capped = self.shared.lock().entries.extract_capped(now);
+        self.lose(capped, "held for as long as a hold may last");
         if self.next_loss.is_some_and(|loss| loss <= now) {
-            self.lose_overdue(now);
+            let lapsed = |entry: &Entry| entry.is_entered() && entry.lapses_at() <= now;
+            let overdue = self.shared.lock().entries.extract(lapsed);
+            self.lose(overdue, "not renewed in time");
+            self.find_next_loss();
         }
-        self.find_next_loss();
     }
 
-    /// Every grant leaves a renewal interval until its loss, or orders a look: so looking at each
+    /// Every grant leaves a renewal interval until its loss, or has it expected: so looking at each
     /// renewal, whether it succeeds or fails, misses none.
     fn find_next_loss(&mut self) {
         let state = self.shared.lock();
-        let entered = state.entries.values().filter(|entry| entry.is_entered());
-        self.next_loss = entered.map(|entry| entry.lost_at()).min();
+        let entered = state.entries.walk().filter(|entry| entry.is_entered());
+        self.next_loss = entered.map(|entry| entry.lapses_at()).min();
     }
 
-    fn lose_overdue(&mut self, now: Moment) {
-        let mut state = self.shared.lock();
-        let overdue: Vec<_> = state
-            .entries
-            .extract_if(|_, entry| entry.is_entered() && entry.lost_at() <= now)
-            .map(|(_, entry)| entry)
-            .collect();
-        drop(state);
-        for entry in overdue {
+    fn lose(&mut self, entries: Vec<Arc<Entry>>, why: &str) {
+        for entry in entries {
             entry.lose();
-            tracing::warn!(key = ?entry.claim.key, "lost: not renewed in time");
+            tracing::warn!(key = ?entry.claim.key, "lost: {why}");
             // The store may still hold the claim, and a session's renewal may go on extending it.
             // The holder has until its deadline to stop.
             let (shared, deadline) = (Arc::clone(&self.shared), entry.deadline());
@@ -217,7 +217,7 @@ impl Work {
         };
         let roll: Vec<Arc<Entry>> = state
             .entries
-            .values()
+            .walk()
             .filter(|entry| entry.is_entered() && entry.session == id)
             .cloned()
             .collect();
@@ -312,7 +312,7 @@ impl Work {
         let (open, entries, detached) = {
             let mut state = self.shared.lock();
             state.closed = true;
-            let entries: Vec<_> = state.entries.drain().map(|(_, entry)| entry).collect();
+            let entries = state.entries.extract(|_| true);
             (state.open.take(), entries, state.detached)
         };
         for entry in &entries {

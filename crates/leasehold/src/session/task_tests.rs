@@ -1,6 +1,8 @@
 //! What the task makes of renewals, step by step.
 
-use leasehold_core::{Note, Terms, Timing};
+use std::sync::atomic::Ordering;
+
+use leasehold_core::{Key, Note, Terms, Timing};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -46,4 +48,40 @@ fn a_renewal_of_an_older_session_extends_no_other() {
     }
     work.renewed(extended(&newer, later));
     assert_eq!(work.shared.lock().open.clone().expect("it goes on").sent, later);
+}
+
+/// A hundred thousand holds with a cap must not cost each other a walk: neither when they are
+/// granted, nor when the caps are reached one by one.
+#[test]
+fn a_capped_hold_costs_no_walk_through_the_others() {
+    const HOLDS: u64 = 1000;
+    let session = SessionId::new("session");
+    let opened = clock::now();
+    let mut work = work(&session, opened);
+    let timing = work.shared.settings.timing;
+    let cap = |hold: u64| opened + Duration::from_millis(hold) + timing.grace();
+    let mut entries = Vec::new();
+    for hold in 1..=HOLDS {
+        let key = Key::new(&format!("key/{hold}")).unwrap();
+        let claim = Claim::exclusive(random::claim_id().unwrap(), key, Note::default());
+        let entry = Arc::new(Entry::new(claim, session.clone(), opened, timing));
+        entry.set_entered();
+        let mut state = work.shared.lock();
+        state.entries.insert(Arc::clone(&entry));
+        state.entries.cap(&entry, cap(hold));
+        drop(state);
+        work.take(Order::Expect(entry.lapses_at()));
+        entries.push(entry);
+    }
+    assert_eq!(work.next_wake(), Some(opened + Duration::from_millis(1)));
+    // One is released, so its cap matters to nobody.
+    work.shared.lock().entries.remove(&entries[0].claim.id);
+    for hold in 1..=HOLDS {
+        let lost = || entries.iter().filter(|entry| entry.lost().is_cancelled()).count() as u64;
+        assert_eq!(lost(), (hold - 1).saturating_sub(1), "at the cap of one, only that is lost");
+        work.tick(opened + Duration::from_millis(hold));
+    }
+    assert_eq!(work.next_wake(), work.next_loss, "no cap is left");
+    let walks = work.shared.lock().entries.walks.load(Ordering::Relaxed);
+    assert_eq!(walks, 0, "each is a walk through all holds");
 }
