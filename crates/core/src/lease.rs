@@ -65,6 +65,17 @@ pub enum TimingError {
         /// The TTL.
         ttl: Duration,
     },
+    /// A loss could not be signalled before the deadline.
+    #[error(
+        "a grace of {grace:?} is too short: at least {min:?}, or the loss could not be signalled \
+         before the deadline"
+    )]
+    GraceTooShort {
+        /// The grace asked for.
+        grace: Duration,
+        /// The shortest one.
+        min: Duration,
+    },
     /// Grace and drift margin leave no time between a renewal and the loss.
     #[error(
         "a grace of {grace:?} and a drift margin of {drift:?} do not fit: with the renewal every \
@@ -87,6 +98,10 @@ impl Timing {
     pub const MIN_TTL: Duration = Duration::from_millis(20);
     /// The longest TTL.
     pub const MAX_TTL: Duration = Duration::from_hours(24);
+
+    /// The shortest grace: timers are no finer than a millisecond, so with less of it the loss
+    /// would be signalled after the deadline.
+    pub const MIN_GRACE: Duration = Duration::from_millis(1);
 
     /// The default timing for a TTL: renewed at a third of it; a drift margin of a tenth, which
     /// covers a clock that is slewed as fast as the common time daemons do it (chrony: 8.3 %);
@@ -145,7 +160,8 @@ impl Timing {
     ///
     /// # Errors
     ///
-    /// When interval, grace and margin together leave nothing of the TTL.
+    /// When it is under [`Timing::MIN_GRACE`], and when interval, grace and margin together leave
+    /// nothing of the TTL.
     pub fn with_grace(self, grace: Duration) -> Result<Self, TimingError> {
         Self { grace, ..self }.checked()
     }
@@ -160,6 +176,9 @@ impl Timing {
         }
         if renew_every.is_zero() || renew_every >= ttl / 2 {
             return Err(TimingError::RenewEvery { renew_every, ttl });
+        }
+        if grace < Self::MIN_GRACE {
+            return Err(TimingError::GraceTooShort { grace, min: Self::MIN_GRACE });
         }
         if renew_every.saturating_add(drift).saturating_add(grace) >= ttl {
             return Err(TimingError::NoTimeLeft { grace, drift, renew_every, ttl });
@@ -279,6 +298,10 @@ mod tests {
         assert!(matches!(timing.with_grace(17 * SECOND), Err(TimingError::NoTimeLeft { .. })));
         assert!(matches!(timing.with_drift(20 * SECOND), Err(TimingError::NoTimeLeft { .. })));
         assert!(matches!(timing.with_grace(Duration::MAX), Err(TimingError::NoTimeLeft { .. })));
+        for grace in [Duration::ZERO, Timing::MIN_GRACE.saturating_sub(Duration::from_nanos(1))] {
+            let refused = Timing::custom(30 * SECOND, None, None, Some(grace));
+            assert!(matches!(refused, Err(TimingError::GraceTooShort { .. })));
+        }
     }
 
     #[test]

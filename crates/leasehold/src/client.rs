@@ -215,6 +215,10 @@ impl Client {
         checkup::examine(self.store(), settings.timing, settings.terms.owner.clone(), prefix).await
     }
 
+    pub(crate) const fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+
     /// Cancelled when everything was given back, after the last handle is gone.
     pub(crate) fn ended(&self) -> CancellationToken {
         self.handle.ended()
@@ -328,7 +332,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long before the deadline the loss is signalled. Default: a twentieth of the TTL.
+    /// How long before the deadline the loss is signalled: a millisecond at least. Default: a
+    /// twentieth of the TTL.
     pub const fn grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
         self

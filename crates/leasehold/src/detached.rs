@@ -107,10 +107,11 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When the store cannot be reached or refuses.
+    /// When the store cannot be reached, refuses, or does not answer within the client's TTL.
     pub async fn renew(&self, grant: &Grant) -> Result<bool> {
         let claim = grant.claim();
-        let renewed = self.store().renew(&grant.session, std::slice::from_ref(&claim)).await;
+        let renewing = self.store().renew(&grant.session, std::slice::from_ref(&claim));
+        let renewed = self.handle().answered("renew", renewing).await;
         Ok(match renewed.map_err(|error| error.about(&grant.key))? {
             Renewed::Extended { lost } => lost.is_empty(),
             Renewed::Ended => false,
@@ -123,10 +124,12 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When the store cannot be reached or refuses.
+    /// When the store cannot be reached, refuses, or does not answer within the client's TTL.
     pub async fn check(&self, grant: &Grant) -> Result<Option<Standing>> {
         let sent = clock::now();
-        let line = self.store().inspect(&grant.key).await?;
+        let inspecting = self.store().inspect(&grant.key);
+        let line = self.handle().answered("check", inspecting).await;
+        let line = line.map_err(|error| error.about(&grant.key))?;
         let ours = line.holders.into_iter().find(|holder| holder.claim == Some(grant.claim));
         let slack = clock::now().since(sent) + self.timing().drift();
         Ok(ours.map(|holder| Standing {
@@ -143,9 +146,11 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When the store cannot be reached or refuses.
+    /// When the store cannot be reached, refuses, or does not answer within the client's TTL.
     pub async fn release(&self, grant: &Grant) -> Result<Released> {
-        let left = self.store().leave(&grant.session, &grant.claim()).await;
+        let claim = grant.claim();
+        let leaving = self.store().leave(&grant.session, &claim);
+        let left = self.handle().answered("release", leaving).await;
         Ok(match left.map_err(|error| error.about(&grant.key))? {
             Left::Released => Released::Held,
             Left::Withdrawn | Left::Gone => Released::Lost,

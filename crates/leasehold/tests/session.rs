@@ -10,7 +10,7 @@ use leasehold::stores::Memory;
 use leasehold::{
     Claim, ClaimId, Client, ClientBuilder, Enter, Error, ErrorKind, Examination, Guarantees, Key,
     Left, Line, Place, Provided, Reading, Record, Released, Renewed, Result, SessionId, Store,
-    Terms,
+    Terms, Timing,
 };
 use tokio::sync::Notify;
 
@@ -26,6 +26,7 @@ enum Call {
     Renew,
     Enter,
     Leave,
+    Inspect,
 }
 
 /// Where requests are caught on their way to the store.
@@ -58,12 +59,14 @@ impl Gate {
 #[derive(Clone)]
 struct Caught {
     memory: Memory,
-    gates: Arc<[Gate; 4]>,
+    gates: Arc<[Gate; 5]>,
+    /// A leave was carried out.
+    left: Arc<Notify>,
 }
 
 impl Caught {
     fn new() -> Self {
-        Self { memory: Memory::new(), gates: Arc::default() }
+        Self { memory: Memory::new(), gates: Arc::default(), left: Arc::default() }
     }
 
     fn builder(&self) -> ClientBuilder {
@@ -165,7 +168,9 @@ impl Store for Caught {
     ) -> BoxFuture<'a, Result<Left>> {
         async move {
             self.gate(Call::Leave).pass().await;
-            self.memory.leave(session, claim).await
+            let left = self.memory.leave(session, claim).await;
+            self.left.notify_one();
+            left
         }
         .boxed()
     }
@@ -196,7 +201,11 @@ impl Store for Caught {
     }
 
     fn inspect<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Line>> {
-        self.memory.inspect(key)
+        async move {
+            self.gate(Call::Inspect).pass().await;
+            self.memory.inspect(key).await
+        }
+        .boxed()
     }
 
     fn keys<'a>(&'a self, prefix: &'a str) -> BoxFuture<'a, Result<Vec<Key>>> {
@@ -252,7 +261,7 @@ fn a_hold_is_lost_with_a_runtime_that_never_ran_the_task() {
 fn durations_that_fit_together_are_not_refused_for_a_default() {
     let seconds = Duration::from_secs;
     let timed = || Client::builder().url("memory:").ttl(seconds(20)).renew_every(seconds(8));
-    timed().drift(seconds(11)).grace(Duration::ZERO).build().unwrap();
+    timed().drift(seconds(11)).grace(Timing::MIN_GRACE).build().unwrap();
     timed().grace(seconds(11)).drift(Duration::ZERO).build().unwrap();
     timed().grace(seconds(11)).build().expect_err("no time is left");
 }
@@ -262,8 +271,9 @@ async fn a_grant_that_waits_for_a_renewal_does_not_outwait_its_session() {
     let store = Caught::new();
     // A grant always leaves less than a renewal interval, so that it waits for a renewal.
     let (ttl, renew_every) = (PATIENCE, PATIENCE * 2 / 5);
-    let builder = store.builder().ttl(ttl).renew_every(renew_every).grace(Duration::ZERO);
-    let drift = ttl.saturating_sub(renew_every).saturating_sub(Duration::from_nanos(1));
+    let builder = store.builder().ttl(ttl).renew_every(renew_every).grace(Timing::MIN_GRACE);
+    let rest = renew_every + Timing::MIN_GRACE + Duration::from_nanos(1);
+    let drift = ttl.saturating_sub(rest);
     let client = builder.drift(drift).build().unwrap();
     let (first, second) = (client.mutex("first").unwrap(), client.mutex("second").unwrap());
     store.catch(Call::Renew, 1);
@@ -303,6 +313,24 @@ async fn a_try_that_arrives_after_the_refusal_is_left_again() {
     assert!(within(mutex.try_lock()).await.unwrap().is_none());
     store.caught(Call::Enter).await;
     guard.release().await.unwrap();
+    store.release(Call::Enter);
+    store.caught(Call::Enter).await;
+    let _guard = within(mutex.lock()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_enter_that_outlasts_an_outage_of_more_than_a_ttl_is_left_again() {
+    let store = Caught::new();
+    let client = store.builder().build().unwrap();
+    let mutex = client.mutex("key").unwrap();
+    store.catch(Call::Enter, 1);
+    let guard = within(mutex.lock()).await.unwrap();
+    store.caught(Call::Enter).await;
+    // Each is given up at some time, all together long after a TTL.
+    store.catch(Call::Leave, 12);
+    drop(guard);
+    within(store.left.notified()).await;
+    // The server finds it in its queue, behind the first leave that it answered.
     store.release(Call::Enter);
     store.caught(Call::Enter).await;
     let _guard = within(mutex.lock()).await.unwrap();
@@ -365,4 +393,24 @@ async fn the_trouble_of_a_lock_that_timed_out_is_its_source() {
     let source = std::error::Error::source(&error).expect("the trouble").to_string();
     assert!(source.contains("the connection broke"), "{source}");
     assert!(!error.to_string().contains("the connection broke"), "{error}");
+}
+
+#[tokio::test]
+async fn a_store_that_hangs_does_not_hang_who_works_on_a_detached_hold() {
+    let store = Caught::new();
+    let client = store.builder().detached(true).build().unwrap();
+    let grant = within(client.mutex("key").unwrap().lock()).await.unwrap().detach();
+    for call in [Call::Renew, Call::Inspect, Call::Leave] {
+        store.catch(call, 1);
+    }
+    let unanswered = [
+        within(client.renew(&grant)).await.err(),
+        within(client.check(&grant)).await.err(),
+        within(client.release(&grant)).await.err(),
+    ];
+    for error in unanswered {
+        let error = error.expect("it was not answered");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(error.key(), Some(grant.key()), "{error}");
+    }
 }

@@ -102,7 +102,7 @@ pub(crate) async fn rule_8_bad_timing_is_refused_at_construction(bench: &dyn Ben
     let built = |change: &dyn Fn(ClientBuilder) -> ClientBuilder| {
         change(Client::builder().shared_store(Arc::clone(&store)).ttl(minute)).build()
     };
-    let bad: [(&str, &dyn Fn(ClientBuilder) -> ClientBuilder); 12] = [
+    let bad: [(&str, &dyn Fn(ClientBuilder) -> ClientBuilder); 13] = [
         ("no TTL", &|b| b.ttl(Duration::ZERO)),
         ("a TTL below the store's minimum", &|b| {
             b.ttl(min.saturating_sub(Duration::from_nanos(1)))
@@ -112,6 +112,7 @@ pub(crate) async fn rule_8_bad_timing_is_refused_at_construction(bench: &dyn Ben
         ("no renewal interval", &|b| b.renew_every(Duration::ZERO)),
         ("a renewal at half of the TTL", &|b| b.renew_every(minute / 2)),
         ("a renewal after the TTL", &|b| b.renew_every(Duration::MAX)),
+        ("no grace, so that a loss is known too late", &|b| b.grace(Duration::ZERO)),
         ("a grace longer than the TTL", &|b| b.grace(minute * 2)),
         ("a grace that leaves nothing", &|b| b.grace(minute * 2 / 3)),
         ("a drift that leaves nothing", &|b| b.drift(minute * 2 / 3)),

@@ -262,10 +262,10 @@ impl<'a> Pending<'a> {
         }
         let max_hold = self.handle.settings().max_hold;
         if let Some(max_hold) = max_hold {
-            self.entry.cap(now + max_hold);
+            self.handle.shared.lock().entries.cap(&self.entry, now + max_hold);
         }
         if max_hold.is_some() || short(&self.entry) {
-            self.handle.order(Order::Look);
+            self.handle.order(Order::Expect(self.entry.lapses_at()));
         }
         self.asked = false;
         Ok(Acquired::Held { entry: self.entry.clone(), fence })

@@ -78,7 +78,17 @@ impl Entry {
 
     /// When the loss is signalled unless the lease is extended.
     pub(crate) fn lost_at(&self) -> Moment {
-        self.lease().lost_at().min(self.cap_moment() - self.timing.grace())
+        self.lapses_at().min(self.capped_at())
+    }
+
+    /// The same, if there was no cap.
+    pub(super) fn lapses_at(&self) -> Moment {
+        self.lease().lost_at()
+    }
+
+    /// The same, if it was renewed for ever.
+    pub(super) fn capped_at(&self) -> Moment {
+        self.cap_moment() - self.timing.grace()
     }
 
     /// When the store has certainly forgotten the claim, if nothing extends it.

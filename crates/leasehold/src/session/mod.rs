@@ -5,20 +5,21 @@
 //! the channel to the task closes, and the task gives back what is left and ends.
 
 mod acquire;
+mod entries;
 mod entry;
 mod task;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use leasehold_core::{Claim, ClaimId, Left, Moment, SessionId, Terms, Timing};
+use leasehold_core::{Claim, Left, Moment, SessionId, Terms, Timing};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use acquire::Wait;
 pub(crate) use acquire::{Acquired, Observer, Request};
+use entries::Entries;
 pub(crate) use entry::Entry;
 
 use crate::clock;
@@ -57,8 +58,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     open: Option<Open>,
-    /// Every claim, waiting or held, that the store may know and that nobody gave up.
-    entries: HashMap<ClaimId, Arc<Entry>>,
+    entries: Entries,
     closed: bool,
     /// A grant was detached, so the session must outlive the task.
     detached: bool,
@@ -74,8 +74,10 @@ struct Open {
 /// What the handles ask of the task.
 #[derive(Debug)]
 enum Order {
-    /// A session was opened, or a hold ends sooner than the next look: plan again.
+    /// A session was opened: plan again.
     Look,
+    /// A hold may be lost at this moment, sooner than the next look.
+    Expect(Moment),
     /// Leave the store's line for this claim, and go on trying until it is certain.
     Leave(Arc<Entry>),
     /// Renew now, and say when it is done.
@@ -219,7 +221,7 @@ impl Handle {
         } else {
             entry.lose();
         }
-        state.entries.insert(entry.claim.id, Arc::clone(&entry));
+        state.entries.insert(Arc::clone(&entry));
         drop(state);
         entry
     }
@@ -255,6 +257,15 @@ impl Handle {
         request: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         self.shared.answered_soon(attempt, request).await
+    }
+
+    /// Waits for an answer of the store no longer than it could be of use.
+    pub(crate) async fn answered<T>(
+        &self,
+        attempt: &'static str,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.shared.answered(attempt, request).await
     }
 
     /// The store said that it does not know a hold any more.
@@ -336,13 +347,10 @@ impl Shared {
         if state.open.as_ref().is_some_and(|open| open.id == *session) {
             state.open = None;
         }
-        state.entries.retain(|_, entry| {
-            let ended = entry.session == *session;
-            if ended {
-                entry.lose();
-            }
-            !ended
-        });
+        let ended = state.entries.extract(|entry| entry.session == *session);
+        for entry in &ended {
+            entry.lose();
+        }
     }
 }
 

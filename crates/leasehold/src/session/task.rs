@@ -44,13 +44,13 @@ async fn work(shared: Arc<Shared>, mut orders: UnboundedReceiver<Order>) {
                 Some(order) => work.take(order),
                 None => break None,
             },
-            Some(outcomes) = OptionFuture::from(work.renewal.as_mut()) => work.renewed(outcomes),
+            Some(renewal) = OptionFuture::from(work.renewal.as_mut()) => work.renewed(renewal),
             Some(()) = work.leaving.next() => {}
             Some(()) = OptionFuture::from(work.disturbed.as_mut().map(|(_, wait)| wait)) => {
                 work.disturbed = None;
                 work.due = Some(clock::now());
             }
-            Some(()) = OptionFuture::from(wake.map(clock::sleep_until)) => work.tick(),
+            Some(()) = OptionFuture::from(wake.map(clock::sleep_until)) => work.tick(clock::now()),
         }
     };
     let outcome = work.finish(orders).await;
@@ -67,15 +67,22 @@ impl Drop for LoseAll {
         let mut state = self.0.lock();
         state.closed = true;
         state.open = None;
-        state.entries.drain().for_each(|(_, entry)| entry.lose());
+        state.entries.extract(|_| true).iter().for_each(|entry| entry.lose());
         drop(state);
         self.0.ended.cancel();
     }
 }
 
-/// What became of one batch of a renewal.
-struct Outcome {
+/// What became of a renewal.
+struct Renewal {
     session: SessionId,
+    /// Before the first batch was sent.
+    sent: Moment,
+    outcomes: Vec<Outcome>,
+}
+
+/// What became of one batch of it.
+struct Outcome {
     sent: Moment,
     batch: Vec<Arc<Entry>>,
     renewed: Result<Renewed>,
@@ -87,9 +94,9 @@ struct Work {
     backoff: Backoff,
     /// When to renew next; none while nothing is to be renewed.
     due: Option<Moment>,
-    /// When the next hold is lost, as of the last look.
+    /// When the next hold is lost unless it is renewed, as of the last look.
     next_loss: Option<Moment>,
-    renewal: Option<BoxFuture<'static, Vec<Outcome>>>,
+    renewal: Option<BoxFuture<'static, Renewal>>,
     /// Who waits for the renewal under way, and for the one after it.
     waiting: Vec<oneshot::Sender<()>>,
     waiting_next: Vec<oneshot::Sender<()>>,
@@ -119,12 +126,16 @@ impl Work {
 
     fn next_wake(&self) -> Option<Moment> {
         let due = self.due.filter(|_| self.renewal.is_none());
-        due.into_iter().chain(self.next_loss).min()
+        let next_cap = self.shared.lock().entries.next_cap();
+        due.into_iter().chain(self.next_loss).chain(next_cap).min()
     }
 
     fn take(&mut self, order: Order) {
         match order {
             Order::Look => self.look(),
+            Order::Expect(loss) => {
+                self.next_loss = Some(self.next_loss.map_or(loss, |next| next.min(loss)));
+            }
             Order::Leave(entry) => {
                 self.leaving.push(leave(Arc::clone(&self.shared), entry).boxed());
             }
@@ -158,37 +169,33 @@ impl Work {
         self.find_next_loss();
     }
 
-    fn tick(&mut self) {
-        let now = clock::now();
+    fn tick(&mut self, now: Moment) {
         if self.renewal.is_none() && self.due.is_some_and(|due| due <= now) {
             self.due = None;
             self.begin_renewal();
         }
+        let capped = self.shared.lock().entries.extract_capped(now);
+        self.lose(capped, "held for as long as a hold may last");
         if self.next_loss.is_some_and(|loss| loss <= now) {
-            self.lose_overdue(now);
+            let lapsed = |entry: &Entry| entry.is_entered() && entry.lapses_at() <= now;
+            let overdue = self.shared.lock().entries.extract(lapsed);
+            self.lose(overdue, "not renewed in time");
+            self.find_next_loss();
         }
-        self.find_next_loss();
     }
 
-    /// Every grant leaves a renewal interval until its loss, or orders a look: so looking at each
+    /// Every grant leaves a renewal interval until its loss, or has it expected: so looking at each
     /// renewal, whether it succeeds or fails, misses none.
     fn find_next_loss(&mut self) {
         let state = self.shared.lock();
-        let entered = state.entries.values().filter(|entry| entry.is_entered());
-        self.next_loss = entered.map(|entry| entry.lost_at()).min();
+        let entered = state.entries.walk().filter(|entry| entry.is_entered());
+        self.next_loss = entered.map(|entry| entry.lapses_at()).min();
     }
 
-    fn lose_overdue(&mut self, now: Moment) {
-        let mut state = self.shared.lock();
-        let overdue: Vec<_> = state
-            .entries
-            .extract_if(|_, entry| entry.is_entered() && entry.lost_at() <= now)
-            .map(|(_, entry)| entry)
-            .collect();
-        drop(state);
-        for entry in overdue {
+    fn lose(&mut self, entries: Vec<Arc<Entry>>, why: &str) {
+        for entry in entries {
             entry.lose();
-            tracing::warn!(key = ?entry.claim.key, "lost: not renewed in time");
+            tracing::warn!(key = ?entry.claim.key, "lost: {why}");
             // The store may still hold the claim, and a session's renewal may go on extending it.
             // The holder has until its deadline to stop.
             let (shared, deadline) = (Arc::clone(&self.shared), entry.deadline());
@@ -210,7 +217,7 @@ impl Work {
         };
         let roll: Vec<Arc<Entry>> = state
             .entries
-            .values()
+            .walk()
             .filter(|entry| entry.is_entered() && entry.session == id)
             .cloned()
             .collect();
@@ -219,7 +226,7 @@ impl Work {
         let guarantees = shared.store.guarantees();
         if roll.is_empty() && guarantees.lease == LeaseScope::Claim {
             // Nothing to extend; the session is but a name.
-            self.renewed(Vec::new());
+            self.renewed(Renewal { session: id, sent: clock::now(), outcomes: Vec::new() });
             return;
         }
         let batches: Vec<Vec<Arc<Entry>>> = if roll.is_empty() {
@@ -227,24 +234,27 @@ impl Work {
         } else {
             roll.chunks(guarantees.renew_batch.max(1)).map(<[_]>::to_vec).collect()
         };
-        let renewals =
-            batches.into_iter().map(move |batch| renew(Arc::clone(&shared), id.clone(), batch));
-        self.renewal = Some(join_all(renewals).boxed());
+        let renewing = async move {
+            let sent = clock::now();
+            let batches = batches.into_iter().map(|batch| renew(&shared, &id, batch));
+            let outcomes = join_all(batches).await;
+            Renewal { session: id, sent, outcomes }
+        };
+        self.renewal = Some(renewing.boxed());
     }
 
-    fn renewed(&mut self, outcomes: Vec<Outcome>) {
+    fn renewed(&mut self, renewal: Renewal) {
         self.renewal = None;
+        let Renewal { session, sent, outcomes } = renewal;
         let mut failed = 0_usize;
-        let mut sent = clock::now();
         for outcome in outcomes {
-            sent = sent.min(outcome.sent);
             match outcome.renewed {
                 Ok(Renewed::Extended { lost }) => {
                     self.extended(&outcome.batch, outcome.sent, &lost);
                 }
                 Ok(Renewed::Ended) => {
                     tracing::warn!(store = %self.shared.store, "the session lapsed");
-                    self.shared.end(&outcome.session);
+                    self.shared.end(&session);
                 }
                 Err(error) => {
                     failed += 1;
@@ -266,7 +276,8 @@ impl Work {
             self.due = Some(clock::now() + self.backoff.next_wait());
         } else {
             self.backoff.reset();
-            if let Some(open) = &mut self.shared.lock().open {
+            // It says nothing of a session that was opened meanwhile, perhaps before this was sent.
+            if let Some(open) = self.shared.lock().open.as_mut().filter(|open| open.id == session) {
                 open.sent = open.sent.max(sent);
             }
             // A renewal that was asked for meanwhile goes first.
@@ -307,7 +318,7 @@ impl Work {
         let (open, entries, detached) = {
             let mut state = self.shared.lock();
             state.closed = true;
-            let entries: Vec<_> = state.entries.drain().map(|(_, entry)| entry).collect();
+            let entries = state.entries.extract(|_| true);
             (state.open.take(), entries, state.detached)
         };
         for entry in &entries {
@@ -337,12 +348,12 @@ pub(super) async fn close(shared: &Shared, session: &SessionId) -> Result<()> {
 }
 
 /// Renews one batch. Given up early enough for another attempt.
-async fn renew(shared: Arc<Shared>, session: SessionId, batch: Vec<Arc<Entry>>) -> Outcome {
+async fn renew(shared: &Shared, session: &SessionId, batch: Vec<Arc<Entry>>) -> Outcome {
     let roll: Vec<Claim> = batch.iter().map(|entry| entry.claim.clone()).collect();
     let sent = clock::now();
-    let renewing = shared.store.renew(&session, &roll);
+    let renewing = shared.store.renew(session, &roll);
     let renewed = shared.answered_soon("renew the session", renewing).await;
-    Outcome { session, sent, batch, renewed }
+    Outcome { sent, batch, renewed }
 }
 
 /// Leaves the line for a claim, again and again until the store has certainly forgotten it.
@@ -353,24 +364,30 @@ async fn leave(shared: Arc<Shared>, entry: Arc<Entry>) {
     let shares_lease = shared.store.guarantees().lease == LeaseScope::Session;
     // A request that was cut off may still arrive, and under a session's lease it would live as
     // long as the session: a suspect is left again, for as long as a message may be under way.
+    // That counts from when the store began to answer: a server that stood still for longer than
+    // the TTL finds the request in its queue, behind the first leave, and may renew its leases
+    // when it returns.
     let suspect = shares_lease && entry.is_suspect();
+    let mut answers_since = None;
     loop {
         let leaving = shared.store.leave(&entry.session, &entry.claim);
         let left = shared.answered_soon("leave the line of", leaving).await;
-        if left.is_ok() && !suspect {
-            return;
-        }
         let pause: Duration = backoff.next_wait();
-        let late = clock::now() + pause >= give_up;
+        let next = clock::now() + pause;
         if let Err(error) = &left {
             tracing::debug!(%error, "could not leave; asking again");
+            answers_since = None;
             // What was not left lives as long as its lease.
-            if late && !(shares_lease && shared.goes_on(&entry.session)) {
+            if next >= give_up && !(shares_lease && shared.goes_on(&entry.session)) {
                 return;
             }
-        } else if late {
+        } else if !suspect || next >= *answers_since.get_or_insert_with(clock::now) + ttl {
             return;
         }
         tokio::time::sleep(pause).await;
     }
 }
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;
