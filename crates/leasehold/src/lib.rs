@@ -11,6 +11,7 @@ mod examination;
 mod guard;
 mod kept;
 mod lock;
+mod property;
 mod random;
 mod rwlock;
 mod semaphore;
@@ -31,6 +32,7 @@ pub use leasehold_core::{
     TimingError, Version, Written,
 };
 pub use lock::{Attempt, Lock};
+pub use property::{Properties, Property};
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;
 pub use session::Wait;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use leasehold::Property;
 use leasehold_core::{Enter, Left, Place};
 
 use crate::Bench;
@@ -12,7 +13,7 @@ pub(crate) async fn twenty_waiters_are_served_in_order(bench: &dyn Bench) {
     let hold = claim("k");
     let mut fence = actors[0].holds(&hold).await;
     let waiters: Vec<_> = (0..20).map(|_| claim("k")).collect();
-    let keeps_line = actors[0].store.guarantees().line;
+    let keeps_line = actors[0].store.guarantees().has(Property::Line);
     for (n, waiter) in waiters.iter().enumerate() {
         let ahead = actors[n % 2].waits(waiter).await;
         let rank = keeps_line.then(|| u32::try_from(n).expect("small"));
@@ -64,7 +65,7 @@ pub(crate) async fn leaving_the_line_keeps_the_order_of_the_others(bench: &dyn B
     for waiter in [&first, &second, &third] {
         bob.waits(waiter).await;
     }
-    if !bob.store.guarantees().line {
+    if !bob.store.guarantees().has(Property::Line) {
         assert_eq!(bob.line("k").await.1, vec![], "no line is kept, and none is shown");
         return;
     }
@@ -140,7 +141,7 @@ pub(crate) async fn the_line_is_seen_as_it_is(bench: &dyn Bench) {
     assert_eq!((holder.claim, holder.fence), (Some(hold.id), Some(fence)));
     assert_eq!((holder.owner.as_str(), holder.note.as_str()), ("an actor", "from the suite"));
     assert!(holder.age.is_none_or(|age| age < Duration::from_mins(4)), "{holder:?}");
-    if bob.store.guarantees().line {
+    if bob.store.guarantees().has(Property::Line) {
         assert_eq!(line.waiters.len(), 1);
         let waiting = &line.waiters[0];
         assert_eq!((waiting.claim, waiting.fence), (Some(waiter.id), None));

@@ -12,6 +12,7 @@ use leasehold_core::{Ahead, Claim, Enter, Fence, Key, Note, Place};
 use super::{Entry, Handle, Open, Order};
 use crate::clock;
 use crate::error::{Effect, Error, ErrorKind, Result};
+use crate::property::Property;
 use crate::random;
 use crate::store::LeaseScope;
 
@@ -204,7 +205,8 @@ impl<'a> Pending<'a> {
     async fn wait(&self, backoff: &mut Backoff) -> Result<Option<Place>> {
         let store = self.handle.store();
         let guarantees = store.guarantees();
-        let pause = if guarantees.line { guarantees.recheck } else { backoff.next_wait() };
+        let pause =
+            if guarantees.has(Property::Line) { guarantees.recheck } else { backoff.next_wait() };
         let place = tokio::select! {
             changed = store.changed(&self.entry.session, &self.entry.claim) => match changed {
                 Ok(place) => place,
