@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use leasehold::Key;
+use leasehold::{Key, Properties};
 
 mod fence;
 mod primitives;
@@ -18,6 +18,7 @@ pub(crate) use self::fence::*;
 pub(crate) use self::primitives::*;
 use crate::duration::{self, Patience};
 use crate::exit;
+use crate::settings;
 
 /// Run commands under a distributed lock that is a lease and comes with a fencing token
 ///
@@ -47,6 +48,7 @@ Settings:
   LEASEHOLD_WAIT      wait       a duration, or \"forever\"
   LEASEHOLD_MAX_HOLD  max_hold   a duration
   LEASEHOLD_NOTE      note       a text
+  LEASEHOLD_DEMAND    demand     properties of the store, as in \"line, survives-crash\"
   The file is TOML, as in: store = \"redis://locks.example:6379\"; it is LEASEHOLD_CONFIG, or
   leasehold/config.toml in $XDG_CONFIG_HOME or ~/.config.";
 
@@ -159,6 +161,10 @@ pub(crate) struct Asking {
     /// A text for others to read beside the holder's name [env: LEASEHOLD_NOTE]
     #[arg(long, value_name = "TEXT")]
     pub(crate) note: Option<String>,
+    /// What the store has to have, as in line,survives-failover; `doctor` prints what it has
+    /// [env: LEASEHOLD_DEMAND] [default: nothing]
+    #[arg(long, value_name = "PROPERTIES", value_parser = settings::properties)]
+    pub(crate) demand: Option<Properties>,
     /// Exit code when the lock is not free and --try was given
     #[arg(long, value_name = "N", default_value_t = exit::BUSY, hide_short_help = true)]
     pub(crate) exit_code_busy: u8,
@@ -383,7 +389,10 @@ pub(crate) struct Break {
 /// Exits with 0 if nothing speaks against the store, with 1 after a warning or when something could
 /// not be read, with 2 after a danger: as plugins of monitoring programs do.
 ///
-/// With --json: {"store", "ttl_ms", "worst", "servers": […], "probe", "findings": […]}. A server is
+/// With --json: {"store", "ttl_ms", "worst", "guarantees": {"properties": […], "min_ttl_ms",
+/// "lapse_delay_ms"}, "servers": […], "probe", "findings": […]}. The properties are what stores of
+/// this kind promise, and what --demand can name; the findings say whether this one is set up to
+/// keep them. A hold that lapsed is free `lapse_delay_ms` after its TTL at the latest. A server is
 /// {"name", "version", "role", "round_trip": {"exchanges", "min_us", "median_us", "max_us"},
 /// "clock": {"ahead_us", "uncertainty_us"}}; the probe {"open_us", "enter_us", "renew_us",
 /// "leave_us"}; a finding {"severity", "topic", "server", "says", "change"}, the worst first. A
@@ -397,6 +406,10 @@ pub(crate) struct Doctor {
     /// The TTL to judge by [env: LEASEHOLD_TTL] [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
+    /// What the store has to have, as in line,survives-failover [env: LEASEHOLD_DEMAND]
+    /// [default: nothing]
+    #[arg(long, value_name = "PROPERTIES", value_parser = settings::properties)]
+    pub(crate) demand: Option<Properties>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

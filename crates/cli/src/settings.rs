@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use leasehold::Properties;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -66,6 +67,7 @@ pub(crate) struct Flags {
     pub(crate) max_hold: Option<Duration>,
     pub(crate) wait: Option<Patience>,
     pub(crate) note: Option<String>,
+    pub(crate) demand: Option<Properties>,
 }
 
 /// The settings that apply.
@@ -78,6 +80,7 @@ pub(crate) struct Settings {
     pub(crate) max_hold: Option<From<Duration>>,
     pub(crate) wait: Patience,
     pub(crate) note: String,
+    pub(crate) demand: Option<From<Properties>>,
 }
 
 /// The configuration file.
@@ -90,6 +93,7 @@ struct Contents {
     wait: Option<Spanned<String>>,
     max_hold: Option<Spanned<String>>,
     note: Option<Spanned<String>>,
+    demand: Option<Spanned<String>>,
 }
 
 /// The configuration file, with what is needed to name a line of it.
@@ -146,7 +150,14 @@ impl Settings {
         let note = from
             .pick("--note", flags.note, "LEASEHOLD_NOTE", |file| &file.note, text)?
             .map_or_else(String::new, |note| note.value);
-        Ok(Self { store, ttl, grace, max_hold, wait, note })
+        let (given, variable) = (flags.demand, "LEASEHOLD_DEMAND");
+        let demand = from.pick("--demand", given, variable, |file| &file.demand, properties)?;
+        Ok(Self { store, ttl, grace, max_hold, wait, note, demand })
+    }
+
+    /// What the store has to have.
+    pub(crate) fn demanded(&self) -> Properties {
+        self.demand.as_ref().map_or(Properties::NONE, |demand| demand.value)
     }
 
     /// A failure because of values that are good by themselves but do not fit: names their origins
@@ -160,6 +171,7 @@ impl Settings {
         let mut origins = vec![("store", &self.store.origin), ("TTL", &self.ttl.origin)];
         origins.push(("grace", &self.grace.origin));
         origins.extend(self.max_hold.iter().map(|hold| ("longest hold", &hold.origin)));
+        origins.extend(self.demand.iter().map(|demand| ("demand", &demand.origin)));
         origins.retain(|(_, origin)| **origin != Origin::Default);
         // A flag is the nearest: whoever typed it can change it.
         if !origins.is_empty() && origins.iter().all(|(_, origin)| origin.code() == exit::CONFIG) {
@@ -172,6 +184,11 @@ impl Settings {
         }
         failure
     }
+}
+
+/// Reads a demand; the reason for a refusal fits behind the value.
+pub(crate) fn properties(text: &str) -> Result<Properties, String> {
+    text.parse().map_err(|error: leasehold::Error| error.to_string())
 }
 
 /// Where values that are no flags come from.

@@ -57,6 +57,24 @@ fn the_default_grace_follows_the_ttl() {
 }
 
 #[test]
+fn a_demand_is_a_setting_like_the_others() {
+    use leasehold::Property;
+    let file = "demand = \"line, wakes\"\n";
+    let demanded = |variables: &[_], flag| {
+        let flags = Flags { demand: flag, ..Flags::default() };
+        load(file, variables, None, flags).unwrap().demanded()
+    };
+    assert_eq!(demanded(&[], None), Property::Line | Property::Wakes);
+    let variable = [("LEASEHOLD_DEMAND", "counting")];
+    assert_eq!(demanded(&variable, None), Property::Counting.into());
+    assert_eq!(demanded(&variable, Some(Properties::NONE)), Properties::NONE);
+    let variable = [("LEASEHOLD_DEMAND", "speed")];
+    let failure = load(file, &variable, None, Flags::default()).unwrap_err();
+    assert_eq!(failure.code, exit::CONFIG);
+    assert!(failure.message.contains("\"speed\" is no property"), "{failure}");
+}
+
+#[test]
 fn a_bad_value_names_where_it_came_from() {
     let bad = |file, variables: &[_]| load(file, variables, None, Flags::default()).unwrap_err();
     let failure = bad("\n\nttl = \"30\"", &[]);

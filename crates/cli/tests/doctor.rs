@@ -80,7 +80,10 @@ fn json_has_the_documented_fields_and_no_password() {
     let done = doctor(&lab, &redis.url(), &["--json", "-vv"]);
     assert!(!format!("{done:?}").contains("s3cret"), "{done:?}");
     let found = json(&done);
-    assert_eq!(keys(&found), ["findings", "probe", "servers", "store", "ttl_ms", "worst"]);
+    let fields = ["findings", "guarantees", "probe", "servers", "store", "ttl_ms", "worst"];
+    assert_eq!(keys(&found), fields);
+    assert_eq!(keys(&found["guarantees"]), ["lapse_delay_ms", "min_ttl_ms", "properties"]);
+    assert!(found["guarantees"]["properties"].as_array().unwrap().contains(&"line".into()));
     assert_eq!(found["store"], format!("redis://127.0.0.1:{}/0", redis.port()));
     assert_eq!((&found["ttl_ms"], &found["worst"]), (&30_000.into(), &"note".into()));
     let server = &found["servers"][0];

@@ -62,6 +62,10 @@ fn bad_usage_is_64_wherever_it_is() {
         &["run", "k", "--store", "nosuch://x", "--", "true"],
         &["run", "k", "--store", "no scheme", "--", "true"],
         &["run", "k", "--note", &note, "--", "true"],
+        &["run", "k", "--demand", "speed", "--", "true"],
+        &["run", "k", "--demand", "line,machines", "--", "true"],
+        &["acquire", "k", "--demand", "machines"],
+        &["doctor", "--demand", "machines"],
         &["check", "k"],
         &["check", "k", "--token", "nonsense"],
         &["break"],
@@ -149,4 +153,17 @@ fn a_wait_that_is_interrupted_gives_up_its_place() {
     }
     assert!(!lab.path("ran").exists());
     drop(holder);
+}
+
+#[test]
+fn what_is_demanded_and_not_there_is_all_named_with_who_has_it() {
+    let lab = Lab::new();
+    let run = |demand| lab.run(&["run", "k", "--demand", demand, "--", "true"]);
+    assert_eq!(run("line, frees-at-once").code, Some(0));
+    let done = run("line,machines,survives-failover");
+    assert_eq!(done.code, Some(64), "{done:?}");
+    for part in ["machines (Redis, ", "survives-failover (ZooKeeper)", "demand from --demand"] {
+        assert!(done.stderr.contains(part), "{part}: {done:?}");
+    }
+    assert!(!done.stderr.contains("line ("), "that it has: {done:?}");
 }

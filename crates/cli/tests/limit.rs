@@ -102,13 +102,13 @@ fn a_store_that_is_away_is_a_choice() {
     let lab = Lab::new();
     // Nobody listens on port 1.
     let run = |options: &[&str]| {
-        let limit = ["limit", "k", "--rate", "1/s", "--store", "redis://127.0.0.1:1"];
+        let limit = ["limit", "k", "--rate", "1/s", "--store", "redis://127.0.0.1:1?timeout=200ms"];
         lab.run(&[&limit[..], options, &["--", "touch", "ran"]].concat())
     };
     let done = run(&[]);
     assert_eq!(done.code, Some(69), "{done:?}");
     assert!(done.stderr.contains("127.0.0.1:1") && !lab.path("ran").exists(), "{done:?}");
-    assert_eq!(run(&["--when-unavailable", "closed", "--wait=50ms"]).code, Some(69));
+    assert_eq!(run(&["--when-unavailable", "closed", "--wait=2s"]).code, Some(69));
     assert!(!lab.path("ran").exists());
     let done = run(&["--when-unavailable", "open"]);
     assert_eq!(done.code, Some(0), "{done:?}");

@@ -63,6 +63,10 @@
 //! | 8 bad timing is refused at construction | `bad_timing_is_refused_at_construction`, `a_ttl_below_the_minimum_is_refused_by_name` |
 //! | 9 tokens and passwords stay secret | `no_token_and_no_password_is_ever_shown`, `an_examination_shows_no_secret` |
 //!
+//! What a store promises beyond the rules is in its
+//! [`Guarantees`](leasehold::Guarantees); `tests/guarantees.rs` names the test that shows each
+//! property of each store of leasehold, and fails when there is none.
+//!
 //! A test of this crate fails when a rule has no case, when a case is written but not listed, and
 //! when a store of leasehold does not run the suite.
 //!

@@ -12,6 +12,7 @@ use leasehold_core::{
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::{Examination, Finding, Probe};
+use crate::property::Property;
 use crate::random;
 use crate::store::{Guarantees, Store};
 
@@ -237,13 +238,13 @@ fn judge_clocks(timing: Timing, found: &mut Examination) {
 
 /// What the store cannot do.
 fn note_limits(guarantees: Guarantees, found: &mut Examination) {
-    if !guarantees.line {
+    if !guarantees.has(Property::Line) {
         found.add(Finding::note(
             "line",
             "This store keeps no line: who of several waiters comes next is chance.",
         ));
     }
-    if !guarantees.counting {
+    if !guarantees.has(Property::Counting) {
         found.add(Finding::note(
             "counting",
             "This store has mutexes only: no semaphores, no readers beside a writer.",

@@ -14,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
 use crate::limiter::{Away, Limiter, Limiters};
 use crate::lock::Lock;
+use crate::property::{Properties, Property};
 use crate::rwlock::RwLock;
 use crate::semaphore::Semaphore;
 use crate::session::{Handle, Settings};
@@ -162,7 +163,7 @@ impl Client {
         K::Error: IntoKeyError,
     {
         let key = self.key(key)?;
-        if share.limit > 1 && !self.store().guarantees().counting {
+        if share.limit > 1 && !self.store().guarantees().has(Property::Counting) {
             let detail = "this store keeps limits of 1 only; use another one for semaphores and \
                           for readers beside readers";
             let error = self.handle.error(ErrorKind::Unsupported, "claim a share of", detail);
@@ -286,6 +287,7 @@ pub struct ClientBuilder {
     max_hold: Option<Duration>,
     owner: Option<String>,
     detached: bool,
+    demand: Properties,
 }
 
 impl ClientBuilder {
@@ -359,13 +361,32 @@ impl ClientBuilder {
         self
     }
 
+    /// What the store has to have: a property, several, or both from several calls. Default:
+    /// nothing.
+    ///
+    /// ```
+    /// use leasehold::{Client, Property};
+    /// let wanted = Property::Line | Property::SurvivesFailover;
+    /// let error = Client::builder().url("memory:").demand(wanted).build().unwrap_err();
+    /// assert!(error.to_string().contains("survives-failover"), "{error}");
+    /// ```
+    ///
+    /// What only a connection tells (whether a pooler keeps wake-ups away, say) is judged when the
+    /// first session opens: then the lock fails with [`ErrorKind::Unsupported`]. Whether a server
+    /// is configured to keep what its kind promises is told by [`Client::examine`].
+    pub fn demand(mut self, properties: impl Into<Properties>) -> Self {
+        self.demand = self.demand | properties;
+        self
+    }
+
     /// Checks the settings and makes the client. No IO happens yet.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] for durations that do not fit each other or the store, and for a URL
     /// or an owner that is not valid; [`ErrorKind::Unsupported`] for a store that this build does
-    /// not contain.
+    /// not contain, and for one that lacks what is [demanded](Self::demand): the error names all
+    /// that is missing, and which stores have it.
     pub fn build(self) -> Result<Client> {
         let store = match (self.store, &self.url) {
             (Some(_), Some(_)) => {
@@ -380,7 +401,14 @@ impl ClientBuilder {
         let ttl = self.ttl.unwrap_or(Self::DEFAULT_TTL);
         let timing = Timing::custom(ttl, self.renew_every, self.drift, self.grace)
             .map_err(|error| invalid(error.to_string()))?;
-        let min_ttl = store.guarantees().min_ttl;
+        let guarantees = store.guarantees();
+        let missing = self.demand - guarantees.properties;
+        if !missing.is_empty() {
+            let detail = stores::without(missing);
+            let error = Error::new(ErrorKind::Unsupported, "build the client", detail);
+            return Err(error.at(&store));
+        }
+        let min_ttl = guarantees.min_ttl;
         if ttl < min_ttl {
             return Err(invalid(format!(
                 "a TTL of {ttl:?} is below the store's minimum of {min_ttl:?}"
@@ -395,7 +423,7 @@ impl ClientBuilder {
         let owner = self.owner.unwrap_or_else(this_process);
         let owner = Note::new(&owner).map_err(|error| invalid(format!("the owner: {error}")))?;
         let terms = Terms { ttl, owner, detached: self.detached };
-        let settings = Settings { timing, terms, max_hold: self.max_hold };
+        let settings = Settings { timing, terms, max_hold: self.max_hold, demand: self.demand };
         Ok(Client { handle: Handle::new(store, settings), limiters: Arc::default() })
     }
 }
@@ -412,6 +440,7 @@ impl fmt::Debug for ClientBuilder {
             .field("max_hold", &self.max_hold)
             .field("owner", &self.owner)
             .field("detached", &self.detached)
+            .field("demand", &self.demand)
             .finish_non_exhaustive()
     }
 }

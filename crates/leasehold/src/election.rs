@@ -13,6 +13,7 @@ use crate::error::{ErrorKind, Result};
 use crate::guard::{Guard, Released};
 use crate::kept;
 use crate::lock::Lock;
+use crate::property::Property;
 use crate::random;
 
 /// What the record of an office is of.
@@ -214,7 +215,7 @@ impl Election {
     /// The last changes, where the store keeps records.
     async fn history(&self) -> Result<Option<History>> {
         let handle = self.lock.handle();
-        if !handle.store().guarantees().records {
+        if !handle.store().guarantees().has(Property::Records) {
             return Ok(None);
         }
         let (history, _) = kept::read::<History>(handle, self.lock.key(), KIND).await?;

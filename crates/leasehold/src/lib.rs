@@ -13,6 +13,7 @@ mod guard;
 mod kept;
 pub mod limiter;
 mod lock;
+mod property;
 mod random;
 mod rwlock;
 mod semaphore;
@@ -34,6 +35,7 @@ pub use leasehold_core::{
 };
 pub use limiter::{Away, Decision, Limiter, Quota, Rate, RateError};
 pub use lock::{Attempt, Lock};
+pub use property::{Properties, Property};
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;
 pub use session::Wait;

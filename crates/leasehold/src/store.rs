@@ -36,10 +36,13 @@ use leasehold_core::{
 
 use crate::error::Result;
 use crate::examination::Examination;
+use crate::property::{Properties, Property};
 
 /// A lock service. `Display` names it without its password; so does `Debug`.
 pub trait Store: fmt::Debug + fmt::Display + Send + Sync + 'static {
-    /// What the store can do, and how it wants to be used. Known without IO.
+    /// What the store can do, and how it wants to be used. Known without IO, but for what only a
+    /// connection tells (a pooler on the way): there it says the best case, and what is the case
+    /// once a session was opened.
     fn guarantees(&self) -> Guarantees;
 
     /// Begins a session. The session and its claims last for `terms.ttl` after each renewal.
@@ -143,21 +146,27 @@ pub trait Store: fmt::Debug + fmt::Display + Send + Sync + 'static {
 /// What a store can do, and how it wants to be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guarantees {
+    /// What it promises, for callers to [demand](crate::ClientBuilder::demand).
+    pub properties: Properties,
     /// The shortest TTL it keeps.
     pub min_ttl: Duration,
-    /// Whether it keeps a line. Without one a claim that is not granted asks again after
-    /// a backoff, and who comes first is chance.
-    pub line: bool,
-    /// Whether limits above 1 work (semaphores, readers beside readers), and holds can be amended.
-    pub counting: bool,
-    /// Whether it keeps records: what jobs and limiters need.
-    pub records: bool,
+    /// By how much later than its TTL a lapsed hold is free at the latest, while the store
+    /// answers: how finely it counts.
+    pub lapse_delay: Duration,
     /// What a lease is attached to.
     pub lease: LeaseScope,
     /// How many claims one renewal may name.
     pub renew_batch: usize,
     /// The longest time that a waiter sleeps without asking again, because a wake-up was lost.
     pub recheck: Duration,
+}
+
+impl Guarantees {
+    /// Whether the store has the property.
+    #[must_use]
+    pub const fn has(&self, property: Property) -> bool {
+        self.properties.contains(property)
+    }
 }
 
 /// What a lease is attached to.

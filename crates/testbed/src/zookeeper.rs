@@ -305,14 +305,24 @@ impl ZooKeeper {
         (0..self.members.len()).find(|index| self.ask(*index, "cons").contains(&word))
     }
 
+    /// The command that `zkCli.sh` is for these servers; a command of its own may follow.
+    #[must_use]
+    pub fn cli_command(&self) -> Command {
+        let mut client = Command::new(require("java", "default-jre-headless"));
+        client.args(java_args()).args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=off"]).args([
+            "org.apache.zookeeper.ZooKeeperMain",
+            "-server",
+            &self.hosts(),
+        ]);
+        client
+    }
+
     /// Runs commands of `zkCli.sh` and returns what they print. Takes the second or so that Java
     /// needs to start.
     #[must_use]
     pub fn cli(&self, commands: &[&str]) -> String {
-        let mut client = Command::new(require("java", "default-jre-headless"))
-            .args(java_args())
-            .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=off"])
-            .args(["org.apache.zookeeper.ZooKeeperMain", "-server", &self.hosts()])
+        let mut client = self
+            .cli_command()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

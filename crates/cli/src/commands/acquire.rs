@@ -33,6 +33,7 @@ pub(crate) async fn acquire(
         .url(&settings.store.value)
         .ttl(settings.ttl.value)
         .detached(true)
+        .demand(settings.demanded())
         .build()
         .map_err(|error| settings.blame(error))?;
     let lock = waiting::lock_of(&client, &args.key, &args.sharing)?.note(&settings.note)?;

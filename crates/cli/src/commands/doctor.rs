@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use leasehold::{Client, ClockOffset, Examination, Examined, Finding, Probe, RoundTrip, Severity};
+use leasehold::{
+    Client, ClockOffset, Examination, Examined, Finding, Guarantees, Probe, Property, RoundTrip,
+    Severity,
+};
 use serde::Serialize;
 
 use super::Outcome;
@@ -20,21 +23,24 @@ pub(crate) async fn doctor(
     common: &Common,
     output: Output,
 ) -> Result<Outcome, Failure> {
-    let flags = Flags { ttl: args.ttl, ..Flags::default() };
+    let flags = Flags { ttl: args.ttl, demand: args.demand, ..Flags::default() };
     let settings = Settings::load(common, flags, &process_environment)?;
     // With the timing of `run`, which is what is to be judged.
     let client = Client::builder()
         .url(&settings.store.value)
         .ttl(settings.ttl.value)
         .grace(settings.grace.value)
+        .demand(settings.demanded())
         .build()
         .map_err(|error| settings.blame(error))?;
     let found = client.examine(&args.prefix).await?;
     let (store, ttl) = (client.store().to_string(), client.timing().ttl());
+    // Connected, the store knows best.
+    let guarantees = client.store().guarantees();
     if args.json {
-        output.json(&Shown::new(&store, ttl, &found))?;
+        output.json(&Shown::new(&store, ttl, guarantees, &found))?;
     } else {
-        output.print(&human(&store, ttl, &found, Output::columns()))?;
+        output.print(&human(&store, ttl, guarantees, &found, Output::columns()))?;
     }
     Ok(Outcome::Code(code(found.worst())))
 }
@@ -54,9 +60,17 @@ struct Shown<'a> {
     store: &'a str,
     ttl_ms: u64,
     worst: &'static str,
+    guarantees: ShownGuarantees,
     servers: Vec<ShownServer<'a>>,
     probe: Option<ShownProbe>,
     findings: Vec<ShownFinding<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownGuarantees {
+    properties: Vec<&'static str>,
+    min_ttl_ms: u64,
+    lapse_delay_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -101,11 +115,17 @@ struct ShownFinding<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn new(store: &'a str, ttl: Duration, found: &'a Examination) -> Self {
+    fn new(store: &'a str, ttl: Duration, guarantees: Guarantees, found: &'a Examination) -> Self {
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Self {
             store,
-            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+            ttl_ms: ms(ttl),
             worst: found.worst().as_str(),
+            guarantees: ShownGuarantees {
+                properties: guarantees.properties.iter().map(Property::as_str).collect(),
+                min_ttl_ms: ms(guarantees.min_ttl),
+                lapse_delay_ms: ms(guarantees.lapse_delay),
+            },
             servers: found.servers.iter().map(Into::into).collect(),
             probe: found.probe.as_ref().map(Into::into),
             findings: found.findings.iter().map(Into::into).collect(),
@@ -174,7 +194,13 @@ const fn look(severity: Severity) -> (&'static str, &'static str, Style) {
 }
 
 /// What was found, for people: a verdict, then the worst first, then what was measured.
-fn human(store: &str, ttl: Duration, found: &Examination, columns: usize) -> String {
+fn human(
+    store: &str,
+    ttl: Duration,
+    guarantees: Guarantees,
+    found: &Examination,
+    columns: usize,
+) -> String {
     let mut text = verdict(found);
     // Writing to a `String` cannot fail.
     let _ = writeln!(text, "{FAINT}{}, for a TTL of {}{FAINT:#}", printable(store), show(ttl));
@@ -191,7 +217,24 @@ fn human(store: &str, ttl: Duration, found: &Examination, columns: usize) -> Str
             text.push_str(&entry(finding, several, indent, columns));
         }
     }
+    text.push_str(&promised(guarantees, columns));
     text.push_str(&measured(found));
+    text
+}
+
+/// What stores of this kind promise, by the names that can be demanded.
+fn promised(guarantees: Guarantees, columns: usize) -> String {
+    let mut text = format!("\n{STRONG}promised by this kind of store{STRONG:#}\n");
+    let width = columns.saturating_sub(2).max(20);
+    for line in wrap(&guarantees.properties.to_string(), width) {
+        let _ = writeln!(text, "  {line}");
+    }
+    let min = show(guarantees.min_ttl);
+    let delay = match guarantees.lapse_delay {
+        Duration::ZERO => String::new(),
+        delay => format!("; a hold that lapsed is free up to {} later", show(delay)),
+    };
+    let _ = writeln!(text, "  TTLs from {min}{delay}");
     text
 }
 
@@ -304,6 +347,10 @@ fn millis(span: Duration) -> String {
 mod tests {
     use super::*;
 
+    fn guarantees() -> Guarantees {
+        leasehold::stores::connect("memory:").unwrap().guarantees()
+    }
+
     fn found() -> Examination {
         let mut found = Examination::default();
         let danger =
@@ -316,7 +363,7 @@ mod tests {
     #[test]
     fn people_see_the_verdict_first_and_what_to_change_whole() {
         let ttl = Duration::from_secs(30);
-        let text = human("redis://h:6379/0", ttl, &found(), 40);
+        let text = human("redis://h:6379/0", ttl, guarantees(), &found(), 40);
         let text = anstream::adapter::strip_str(&text).to_string();
         assert_eq!(
             text,
@@ -329,6 +376,9 @@ mod tests {
              CONFIG REWRITE\n\n\
              fine\n  \
              role      The server is a primary.\n\n\
+             promised by this kind of store\n  \
+             line, wakes, counting, records\n  \
+             TTLs from 20ms\n\n\
              measured\n  \
              no lock could be taken for a try\n"
         );
@@ -338,9 +388,9 @@ mod tests {
     fn servers_are_named_where_there_are_several() {
         let mut found = found();
         found.add_server(Examined::new("a:1"), vec![Finding::fine("member", "It serves.")]);
-        assert!(!human("s", Duration::ZERO, &found, 80).contains("a:1: It"));
+        assert!(!human("s", Duration::ZERO, guarantees(), &found, 80).contains("a:1: It"));
         found.add_server(Examined::new("b:1"), vec![Finding::fine("member", "It serves.")]);
-        assert!(human("s", Duration::ZERO, &found, 80).contains("b:1: It serves."));
+        assert!(human("s", Duration::ZERO, guarantees(), &found, 80).contains("b:1: It serves."));
     }
 
     #[test]
@@ -369,10 +419,12 @@ mod tests {
     #[test]
     fn json_is_what_was_documented() {
         let found = found();
-        let json = serde_json::to_string(&Shown::new("s", Duration::from_secs(1), &found)).unwrap();
+        let json =
+            serde_json::to_string(&Shown::new("s", Duration::from_secs(1), guarantees(), &found))
+                .unwrap();
         assert_eq!(
             json,
-            r#"{"store":"s","ttl_ms":1000,"worst":"danger","servers":[],"probe":null,"findings":[{"severity":"danger","topic":"eviction","server":null,"says":"The server deletes locks when \u001b[2J it is full.","change":"CONFIG SET maxmemory-policy noeviction\nCONFIG REWRITE"},{"severity":"fine","topic":"role","server":null,"says":"The server is a primary.","change":null}]}"#
+            r#"{"store":"s","ttl_ms":1000,"worst":"danger","guarantees":{"properties":["line","wakes","counting","records"],"min_ttl_ms":20,"lapse_delay_ms":0},"servers":[],"probe":null,"findings":[{"severity":"danger","topic":"eviction","server":null,"says":"The server deletes locks when \u001b[2J it is full.","change":"CONFIG SET maxmemory-policy noeviction\nCONFIG REWRITE"},{"severity":"fine","topic":"role","server":null,"says":"The server is a primary.","change":null}]}"#
         );
     }
 

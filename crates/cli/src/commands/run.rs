@@ -35,7 +35,14 @@ pub(crate) fn settings(
     max_hold: Option<Duration>,
 ) -> Result<Settings, Failure> {
     let wait = if asking.once { Some(Patience::None) } else { asking.wait };
-    let flags = Flags { ttl: asking.ttl, wait, note: asking.note.clone(), grace, max_hold };
+    let flags = Flags {
+        ttl: asking.ttl,
+        wait,
+        note: asking.note.clone(),
+        grace,
+        max_hold,
+        demand: asking.demand,
+    };
     Settings::load(common, flags, &process_environment)
 }
 
@@ -74,7 +81,8 @@ pub(crate) async fn under(
     let mut builder = Client::builder()
         .shared_store(Arc::clone(&store.shared))
         .ttl(settings.ttl.value)
-        .grace(settings.grace.value);
+        .grace(settings.grace.value)
+        .demand(settings.demanded());
     if let Some(max_hold) = &settings.max_hold {
         builder = builder.max_hold(max_hold.value);
     }

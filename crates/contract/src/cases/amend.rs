@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU32;
 
-use leasehold::{Effect, ErrorKind};
+use leasehold::{Effect, ErrorKind, Property};
 use leasehold_core::{Claim, Left};
 
 use crate::Bench;
@@ -11,7 +11,7 @@ use crate::actor::{Actor, claim, note, share};
 
 /// Whether the store amends. If not, asserts that it refuses by name, without an effect.
 async fn amends(actor: &Actor) -> bool {
-    if actor.store.guarantees().counting {
+    if actor.store.guarantees().has(Property::Counting) {
         return true;
     }
     let hold = claim("refused");

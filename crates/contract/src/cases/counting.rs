@@ -1,7 +1,7 @@
 //! Limits above 1: semaphores, and readers beside readers. A store that does not count refuses,
 //! and each case here asserts that refusal instead.
 
-use leasehold::{Effect, ErrorKind};
+use leasehold::{Effect, ErrorKind, Property};
 use leasehold_core::{Claim, Enter, Left};
 
 use crate::Bench;
@@ -9,7 +9,7 @@ use crate::actor::{Actor, brief, claim, share};
 
 /// Whether the store counts. If not, asserts that it refuses `wanted` by name, without an effect.
 async fn counts(actor: &Actor, wanted: &Claim) -> bool {
-    if actor.store.guarantees().counting {
+    if actor.store.guarantees().has(Property::Counting) {
         return true;
     }
     for enter in [Enter::Try, Enter::Wait] {

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use leasehold::{Client, ErrorKind, Leadership, Observed, Released};
+use leasehold::{Client, ErrorKind, Leadership, Observed, Property, Released};
 use leasehold_core::{Provided, Record};
 
 use crate::Bench;
@@ -33,7 +33,7 @@ pub(crate) async fn one_leads_and_the_next_follows(bench: &dyn Bench) {
     let told = theirs.leader().await.expect("answers").expect("somebody leads");
     let Leadership { owner, note, .. } = &told;
     // A store may keep no names: a quorum does not.
-    if alice.store().guarantees().records {
+    if alice.store().guarantees().has(Property::Records) {
         assert_eq!((owner.as_str(), note.as_str()), ("alice", "a:1"));
         assert_eq!(told.term, Some(first.term()));
     }
@@ -55,7 +55,7 @@ pub(crate) async fn a_leader_proclaims_without_losing_office(bench: &dyn Bench) 
     let office = alice.election("office").expect("an office");
     let leader = soon("the first", office.campaign("a:1")).await.expect("leads");
     let proclaimed = leader.proclaim("a:2").await;
-    if !alice.store().guarantees().counting {
+    if !alice.store().guarantees().has(Property::Counting) {
         let error = proclaimed.expect_err("a store that cannot amend says so");
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         leader.check().expect("leads on");
@@ -79,7 +79,7 @@ pub(crate) async fn an_observer_is_told_of_every_leader(bench: &dyn Bench) {
     let mut seen = pin!(bob.election("office").expect("an office").observe());
     let first = soon("the first look", seen.next()).await.expect("goes on").expect("answers");
     assert_eq!(first, Observed::Vacant);
-    if !alice.store().guarantees().records {
+    if !alice.store().guarantees().has(Property::Records) {
         let leader = office.campaign("a").await.expect("leads");
         let told = soon("the leader", seen.next()).await.expect("goes on").expect("answers");
         assert!(matches!(told, Observed::Leads(_)), "{told:?}");
@@ -153,7 +153,7 @@ pub(crate) async fn an_observer_outlasts_trouble_and_tells_of_it(bench: &dyn Ben
 
 pub(crate) async fn an_office_whose_record_is_of_something_else_is_refused(bench: &dyn Bench) {
     let alice = client(bench.handle(), PATIENT);
-    if !alice.store().guarantees().records {
+    if !alice.store().guarantees().has(Property::Records) {
         // There is nothing to mistake for an election's: the office works without.
         let leader = alice.election("k").expect("an office").campaign("a").await.expect("leads");
         leader.resign().await.expect("resigns");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::{ErrorKind, Examination, Severity, Store};
+use leasehold::{ErrorKind, Examination, Property, Severity, Store};
 
 use crate::actor::{Actor, PATIENT, claim, client, is_lost, soon};
 use crate::chaos::{Call, Chaos, Fault};
@@ -69,7 +69,7 @@ pub(crate) async fn an_examination_leaves_nothing_and_disturbs_nobody(bench: &dy
     let keys = alice.store.keys("").await.expect("lists");
     assert_eq!(keys, std::slice::from_ref(&held.key));
     assert!(!is_lost(&alice.renew(std::slice::from_ref(&held)).await, &held));
-    if alice.store.guarantees().line {
+    if alice.store.guarantees().has(Property::Line) {
         assert_eq!(alice.line("k").await, (vec![held.id], vec![waits.id]));
         assert!(!is_lost(&bob.renew(std::slice::from_ref(&waits)).await, &waits));
     } else {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use leasehold::{Store, clock};
+use leasehold::{Property, Store, clock};
 use leasehold_core::{Enter, Left, Place};
 
 use crate::Bench;
@@ -103,7 +103,8 @@ pub(crate) async fn two_claims_of_one_session_are_two(bench: &dyn Bench) {
     alice.refused(&claim("k")).await;
 
     // Without a line there is nothing of a waiter to withdraw.
-    let stood = if alice.store.guarantees().line { Left::Withdrawn } else { Left::Gone };
+    let stood =
+        if alice.store.guarantees().has(Property::Line) { Left::Withdrawn } else { Left::Gone };
     assert_eq!(alice.leave(&second).await, stood, "the second never held");
     assert_eq!(alice.tries(&first).await, Place::Held(fence), "the first still does");
     alice.waits(&second).await;

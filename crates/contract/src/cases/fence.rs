@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use leasehold::Property;
 use leasehold_core::{Fence, Left};
 
 use crate::Bench;
@@ -89,7 +90,7 @@ pub(crate) async fn rule_5_fences_grow_through_a_restart_of_the_server(bench: &d
 
 pub(crate) async fn rule_5_fences_of_concurrent_grants_are_unique(bench: &dyn Bench) {
     let alice = Actor::patient(bench).await;
-    if !alice.store.guarantees().counting {
+    if !alice.store.guarantees().has(Property::Counting) {
         // Two grants at once exist on different keys only; each key's own order is what counts.
         let [a, b] = [claim("a"), claim("b")];
         alice.holds(&a).await;

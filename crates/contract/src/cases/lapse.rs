@@ -1,6 +1,6 @@
 //! Leases end by themselves, and only then.
 
-use leasehold::{ErrorKind, LeaseScope, clock};
+use leasehold::{ErrorKind, LeaseScope, Property, clock};
 use leasehold_core::{Enter, Left, Place};
 
 use crate::Bench;
@@ -126,7 +126,7 @@ pub(crate) async fn a_release_passes_over_the_dead_in_one_step(bench: &dyn Bench
     // sleep: longer than the TTL, so that they lapse.
     tokio::time::sleep(brief(&*bob.store) * 6 / 5).await;
     assert_eq!(alice.leave(&hold).await, Left::Released);
-    if bob.store.guarantees().line {
+    if bob.store.guarantees().has(Property::Line) {
         assert_eq!(bob.line("k").await, (vec![waiter.id], vec![]), "granted in the same step");
     }
     bob.until_held(&waiter).await;

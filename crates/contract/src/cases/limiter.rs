@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt};
 use leasehold::limiter::{ANSWER, WINDOW};
-use leasehold::{Away, Client, Effect, Error, ErrorKind, Limiter, Moment, Quota, clock};
+use leasehold::{Away, Client, Effect, Error, ErrorKind, Limiter, Moment, Property, Quota, clock};
 use leasehold_core::{Provided, Record};
 
 use super::process::Worker;
@@ -18,7 +18,7 @@ use crate::{Bench, Chaos, Reach};
 /// Whether the store keeps records. If not, asserts that it refuses a limiter by name.
 fn limits(bench: &dyn Bench) -> bool {
     let store = bench.handle();
-    if store.guarantees().records {
+    if store.guarantees().has(Property::Records) {
         return true;
     }
     let client = client(Arc::clone(&store), PATIENT);

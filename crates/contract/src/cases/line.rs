@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::{LeaseScope, Store};
+use leasehold::{LeaseScope, Property, Store};
 use leasehold_core::{Enter, Left, Place};
 
 use crate::Bench;
@@ -15,7 +15,7 @@ pub(crate) async fn twenty_waiters_are_served_in_order(bench: &dyn Bench) {
     let hold = claim("k");
     let mut fence = actors[0].holds(&hold).await;
     let waiters: Vec<_> = (0..20).map(|_| claim("k")).collect();
-    let keeps_line = actors[0].store.guarantees().line;
+    let keeps_line = actors[0].store.guarantees().has(Property::Line);
     for (n, waiter) in waiters.iter().enumerate() {
         let ahead = actors[n % 2].waits(waiter).await;
         let rank = keeps_line.then(|| u32::try_from(n).expect("small"));
@@ -67,7 +67,7 @@ pub(crate) async fn leaving_the_line_keeps_the_order_of_the_others(bench: &dyn B
     for waiter in [&first, &second, &third] {
         bob.waits(waiter).await;
     }
-    if !bob.store.guarantees().line {
+    if !bob.store.guarantees().has(Property::Line) {
         assert_eq!(bob.line("k").await.1, vec![], "no line is kept, and none is shown");
         return;
     }
@@ -143,7 +143,7 @@ pub(crate) async fn the_line_is_seen_as_it_is(bench: &dyn Bench) {
     assert_eq!((holder.claim, holder.fence), (Some(hold.id), Some(fence)));
     assert_eq!((holder.owner.as_str(), holder.note.as_str()), ("an actor", "from the suite"));
     assert!(holder.age.is_none_or(|age| age < Duration::from_mins(4)), "{holder:?}");
-    if bob.store.guarantees().line {
+    if bob.store.guarantees().has(Property::Line) {
         assert_eq!(line.waiters.len(), 1);
         let waiting = &line.waiters[0];
         assert_eq!((waiting.claim, waiting.fence), (Some(waiter.id), None));
@@ -163,7 +163,7 @@ pub(crate) async fn a_waiter_is_renewed_only_where_it_stands_in_line(bench: &dyn
     let ttl = brief(&chaos);
     let mutex = client(Arc::new(chaos.clone()), ttl).mutex("k").expect("a mutex");
     let waiting = tokio::spawn(async move { mutex.lock().await });
-    if chaos.guarantees().line || chaos.guarantees().lease == LeaseScope::Session {
+    if chaos.guarantees().has(Property::Line) || chaos.guarantees().lease == LeaseScope::Session {
         soon("a renewal", chaos.arrived(Call::Renew, 1)).await;
     } else {
         // Nothing of it is in the store: a renewal would be told that it is lost.

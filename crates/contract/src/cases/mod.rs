@@ -10,6 +10,7 @@ mod election;
 mod examination;
 mod exclusion;
 mod fence;
+mod guarantees;
 mod keys;
 mod lapse;
 mod limiter;
@@ -178,6 +179,9 @@ macro_rules! each_case {
                 rule_6_an_enter_that_lands_after_its_caller_gave_up_is_left,
                 rule_8_bad_timing_is_refused_at_construction,
                 rule_9_no_token_and_no_password_is_ever_shown;
+            guarantees:
+                what_is_demanded_is_there_or_all_of_it_that_is_not_is_named,
+                a_hold_outlives_a_crash_of_the_server_where_that_is_promised;
             process:
                 processes_hold_one_at_a_time_as_far_as_the_store_reaches,
                 a_killed_holder_frees_its_hold,

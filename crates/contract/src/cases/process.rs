@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use leasehold::{Fence, Moment};
+use leasehold::{Fence, Moment, Property};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
@@ -129,7 +129,7 @@ pub(crate) async fn a_killed_waiter_does_not_hold_up_the_line(bench: &dyn Bench)
     alice.holds(&hold).await;
     let ttl = brief(&*bob.store).as_millis().to_string();
     let worker = Worker::spawn(bench.worker(), &["hold", "k", &ttl]);
-    if bench.reach() == Reach::Processes && bob.store.guarantees().line {
+    if bench.reach() == Reach::Processes && bob.store.guarantees().has(Property::Line) {
         soon("the worker is in line", async {
             while bob.line("k").await.1.is_empty() {
                 // sleep: the line is looked at until it is as expected.

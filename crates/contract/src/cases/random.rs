@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use leasehold::{ErrorKind, LeaseScope, Store, clock};
+use leasehold::{ErrorKind, LeaseScope, Property, Store, clock};
 use leasehold_core::backoff::Random;
 use leasehold_core::table::NoEntry;
 use leasehold_core::{Ahead, Claim, ClaimId, Enter, Fence, Left, Line, Place, SessionId, Table};
@@ -85,7 +85,7 @@ impl Twin {
         let session = self.below(self.sessions.len());
         let on = KEYS[self.below(KEYS.len())];
         let units = u32::try_from(1 + self.below(3)).expect("small");
-        let counting = self.stores[0].guarantees().counting;
+        let counting = self.stores[0].guarantees().has(Property::Counting);
         // Mostly the limit that goes with the key, so that there are lines and not just refusals.
         let limits = [1, 3, u32::MAX];
         let of_key = KEYS.iter().position(|key| *key == on).expect("a known key");
@@ -125,7 +125,7 @@ impl Twin {
         let store = self.store(session);
         let said = store.enter(id, claim, enter).await;
         // Where no line is kept, nothing is left of one that is not granted: by rule, a try.
-        let line = store.guarantees().line;
+        let line = store.guarantees().has(Property::Line);
         let rule = if line { enter } else { Enter::Try };
         let ruled = self.table.enter(clock::now(), id, claim, rule).map(|ruled| match ruled {
             Place::Refused(ahead) if !line => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use leasehold::{Effect, ErrorKind, clock};
+use leasehold::{Effect, ErrorKind, Property, clock};
 use leasehold_core::{Claim, Left, Provided, Reading, Record, SessionId, Version};
 
 use crate::Bench;
@@ -47,7 +47,7 @@ impl Actor {
 
 /// Whether the store keeps records. If not, asserts that it refuses by name, without an effect.
 async fn keeps(actor: &Actor) -> bool {
-    if actor.store.guarantees().records {
+    if actor.store.guarantees().has(Property::Records) {
         return true;
     }
     let (on, refused) = (key("k"), "a store that keeps no records says so");

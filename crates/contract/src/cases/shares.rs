@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold::{Client, ErrorKind, Guard, Released};
+use leasehold::{Client, ErrorKind, Guard, Property, Released};
 use leasehold_core::Enter;
 
 use crate::Bench;
@@ -17,7 +17,7 @@ const MAX: u32 = u32::MAX;
 /// [`a_client_of_a_store_that_does_not_count_is_told_at_once`].
 fn counts(bench: &dyn Bench) -> bool {
     let store = bench.handle();
-    let counting = store.guarantees().counting;
+    let counting = store.guarantees().has(Property::Counting);
     let client = client(store, PATIENT);
     for outcome in [client.rwlock("k").map(drop), client.semaphore("k", 2).map(drop)] {
         match outcome {

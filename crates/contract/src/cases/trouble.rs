@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use leasehold::{Client, ErrorKind, LeaseScope, Moment, Released, Store, Wait, clock};
+use leasehold::{Client, ErrorKind, LeaseScope, Moment, Property, Released, Store, Wait, clock};
 
 use crate::Bench;
 use crate::actor::{Actor, PATIENT, brief, careful_client, claim, client, key, sleep_until, soon};
@@ -111,7 +111,7 @@ pub(crate) async fn rule_2_a_hand_over_counts_from_the_last_acknowledged_renewal
         let mutex = alice.mutex("k").expect("a mutex");
         let waiting = tokio::spawn(async move { mutex.lock().await });
         soon("in line", async {
-            while chaos.guarantees().line && bob.line("k").await.1.is_empty() {
+            while chaos.guarantees().has(Property::Line) && bob.line("k").await.1.is_empty() {
                 // sleep: the line is looked at until it is as expected.
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
@@ -185,7 +185,7 @@ pub(crate) async fn an_unknown_enter_does_not_stand_in_line_twice(bench: &dyn Be
     soon("asked again", chaos.arrived(Call::Enter, 2)).await;
     soon("waiting", chaos.arrived(Call::Changed, 1)).await;
     let waiters = bob.line("k").await.1.len();
-    assert_eq!(waiters, usize::from(chaos.guarantees().line), "one place in line");
+    assert_eq!(waiters, usize::from(chaos.guarantees().has(Property::Line)), "one place in line");
     assert_eq!(chaos.count(Call::Leave), 0, "the place was kept, not taken anew");
     bob.leave(&hold).await;
     let guard = soon("granted", waiting).await.expect("no panic").expect("locks");

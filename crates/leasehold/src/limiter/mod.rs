@@ -13,6 +13,7 @@ pub use leasehold_core::rate::WINDOW;
 pub use leasehold_core::{Decision, Quota, Rate, RateError};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::property::Property;
 use crate::store::Store;
 
 pub use exchange::ANSWER;
@@ -55,7 +56,7 @@ impl Limiter {
         rate: Rate,
         away: Away,
     ) -> Result<Self> {
-        if !store.guarantees().records {
+        if !store.guarantees().has(Property::Records) {
             let detail = "this store keeps no records, which a limiter needs; use another one";
             let error = Error::new(ErrorKind::Unsupported, "limit", detail);
             return Err(error.at(store).about(&key));

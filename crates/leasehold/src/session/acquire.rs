@@ -12,6 +12,7 @@ use leasehold_core::{Ahead, Claim, Enter, Fence, Key, Note, Place};
 use super::{Entry, Handle, Open, Order};
 use crate::clock;
 use crate::error::{Effect, Error, ErrorKind, Result};
+use crate::property::Property;
 use crate::random;
 use crate::store::LeaseScope;
 
@@ -190,7 +191,7 @@ impl<'a> Pending<'a> {
         let guarantees = store.guarantees();
         match &answer {
             // Without a line a waiter has nothing in the store that a renewal could extend.
-            Ok(Place::Waiting(_)) if !guarantees.line => {}
+            Ok(Place::Waiting(_)) if !guarantees.has(Property::Line) => {}
             Ok(Place::Held(_) | Place::Waiting(_)) => {
                 if guarantees.lease == LeaseScope::Claim {
                     self.entry.extend(sent);
@@ -207,7 +208,8 @@ impl<'a> Pending<'a> {
     async fn wait(&self, backoff: &mut Backoff) -> Result<Option<Place>> {
         let store = self.handle.store();
         let guarantees = store.guarantees();
-        let pause = if guarantees.line { guarantees.recheck } else { backoff.next_wait() };
+        let pause =
+            if guarantees.has(Property::Line) { guarantees.recheck } else { backoff.next_wait() };
         let place = tokio::select! {
             changed = store.changed(&self.entry.session, &self.entry.claim) => match changed {
                 Ok(place) => place,

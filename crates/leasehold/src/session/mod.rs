@@ -24,6 +24,7 @@ pub(crate) use entry::Entry;
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::property::Properties;
 use crate::store::{LeaseScope, Store};
 
 /// What a session is made with.
@@ -32,6 +33,8 @@ pub(crate) struct Settings {
     pub(crate) timing: Timing,
     pub(crate) terms: Terms,
     pub(crate) max_hold: Option<Duration>,
+    /// What the store has to have.
+    pub(crate) demand: Properties,
 }
 
 /// What the handles share: dropping the last one ends the task.
@@ -182,6 +185,13 @@ impl Handle {
                 return Err(error);
             }
         };
+        let missing = self.settings().demand - self.store().guarantees().properties;
+        if !missing.is_empty() {
+            let _ = task::close(&self.shared, &id).await;
+            let detail =
+                format!("connected, the store turned out to lack what is demanded: {missing}");
+            return Err(self.error(ErrorKind::Unsupported, "open a session", detail));
+        }
         let open = Open { id, sent };
         if !self.adopt(&open) {
             // At worst it stays for its TTL, with nothing in it.

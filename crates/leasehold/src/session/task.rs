@@ -172,16 +172,24 @@ impl Work {
     fn tick(&mut self, now: Moment) {
         if self.renewal.is_none() && self.due.is_some_and(|due| due <= now) {
             self.due = None;
+            // First: what was not renewed in time, because the process stood still, is lost, although
+            // the store may still know it. No loss was expected yet if it was granted since the last
+            // renewal.
+            self.lose_overdue(now);
             self.begin_renewal();
         }
         let capped = self.shared.lock().entries.extract_capped(now);
         self.lose(capped, "held for as long as a hold may last");
         if self.next_loss.is_some_and(|loss| loss <= now) {
-            let lapsed = |entry: &Entry| entry.is_entered() && entry.lapses_at() <= now;
-            let overdue = self.shared.lock().entries.extract(lapsed);
-            self.lose(overdue, "not renewed in time");
-            self.find_next_loss();
+            self.lose_overdue(now);
         }
+    }
+
+    fn lose_overdue(&mut self, now: Moment) {
+        let lapsed = |entry: &Entry| entry.is_entered() && entry.lapses_at() <= now;
+        let overdue = self.shared.lock().entries.extract(lapsed);
+        self.lose(overdue, "not renewed in time");
+        self.find_next_loss();
     }
 
     /// Every grant leaves a renewal interval until its loss, or has it expected: so looking at each

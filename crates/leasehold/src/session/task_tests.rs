@@ -6,6 +6,7 @@ use leasehold_core::{Key, Note, Terms, Timing};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::property::Properties;
 use crate::session::Settings;
 use crate::stores::Memory;
 
@@ -17,7 +18,7 @@ fn work(session: &SessionId, sent: Moment) -> Work {
     let terms = Terms { ttl: TTL, owner: Note::default(), detached: false };
     let shared = Shared {
         store: Arc::new(Memory::new()),
-        settings: Settings { timing, terms, max_hold: None },
+        settings: Settings { timing, terms, max_hold: None, demand: Properties::NONE },
         state: std::sync::Mutex::default(),
         ended: CancellationToken::new(),
     };

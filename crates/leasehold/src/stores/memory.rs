@@ -1,7 +1,4 @@
-//! The store in memory: the rule of `leasehold-core` behind the contract, for tests and examples.
-//!
-//! Exclusion reaches as far as the handle and its clones do: one process. Fences start over with
-//! each new handle.
+#![doc = include_str!("memory.md")]
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,9 +14,14 @@ use leasehold_core::{
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::{Examination, Finding};
+use crate::property::{Properties, Property};
 use crate::random;
 use crate::store::{Guarantees, LeaseScope, Store};
 use crate::stores::mailbox::Mailbox;
+
+/// What it promises; the page above says under which conditions, and what not.
+pub(super) const PROPERTIES: Properties =
+    Properties::of(&[Property::Line, Property::Wakes, Property::Counting, Property::Records]);
 
 /// A store in this process's memory. Clones are handles to the same store.
 ///
@@ -73,10 +75,9 @@ impl Memory {
 impl Store for Memory {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
+            properties: PROPERTIES,
             min_ttl: Timing::MIN_TTL,
-            line: true,
-            counting: true,
-            records: true,
+            lapse_delay: Duration::ZERO,
             lease: LeaseScope::Session,
             renew_batch: usize::MAX,
             recheck: Duration::from_secs(5),

@@ -36,6 +36,7 @@ pub use sqlite::Sqlite;
 pub use zookeeper::ZooKeeper;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::property::Properties;
 use crate::store::Store;
 
 /// The store that `url` names. Parses and checks; no IO happens before the store is used.
@@ -77,6 +78,35 @@ pub fn connect(url: &str) -> Result<Arc<dyn Store>> {
             Err(Error::new(ErrorKind::Unsupported, "read the store's URL", detail))
         }
     }
+}
+
+/// The stores of this build by name, with what they promise.
+pub(crate) const KINDS: &[(&str, Properties)] = &[
+    ("memory", memory::PROPERTIES),
+    #[cfg(feature = "sqlite")]
+    ("SQLite", sqlite::PROPERTIES),
+    #[cfg(feature = "redis")]
+    ("Redis", redis::PROPERTIES),
+    #[cfg(feature = "redlock")]
+    ("Redlock", redlock::PROPERTIES),
+    #[cfg(feature = "postgres")]
+    ("PostgreSQL", postgres::PROPERTIES),
+    #[cfg(feature = "etcd")]
+    ("etcd", etcd::PROPERTIES),
+    #[cfg(feature = "zookeeper")]
+    ("ZooKeeper", zookeeper::PROPERTIES),
+];
+
+/// Says of a store what it lacks, and which stores have it.
+pub(crate) fn without(missing: Properties) -> String {
+    let having = |wanted: Properties| {
+        let kinds = KINDS.iter().filter(|(_, has)| (wanted - *has).is_empty());
+        let names: Vec<_> = kinds.map(|(name, _)| *name).collect();
+        if names.is_empty() { "no store of this build has it".into() } else { names.join(", ") }
+    };
+    let lacks = missing.iter().map(|property| format!("{property} ({})", having(property.into())));
+    let lacks = lacks.collect::<Vec<_>>().join("; ");
+    format!("it lacks what is demanded, which the stores in brackets have: {lacks}")
 }
 
 /// RFC 3986, section 3.1. What is none may be anything, also a password.

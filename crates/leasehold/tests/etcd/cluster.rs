@@ -51,6 +51,37 @@ async fn a_waiter_is_woken_though_any_member_stands_still() {
     }
 }
 
+/// Whichever member crashes, the leader too: the hold is there, and renewed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_outlives_any_member() {
+    let etcd = three();
+    let [alice, bob] = [Node::new(&url(&etcd)).await, Node::new(&url(&etcd)).await];
+    let hold = claim("k");
+    let fence = alice.acquire(&hold).await;
+    for member in etcd.members() {
+        member.kill();
+        let renewed = soon(async {
+            loop {
+                let roll = std::slice::from_ref(&hold);
+                if let Ok(renewed) = alice.store.renew(&alice.session, roll).await {
+                    return renewed;
+                }
+            }
+        });
+        assert_eq!(renewed.await, Renewed::Extended { lost: vec![] });
+        let refused = soon(async {
+            loop {
+                if let Ok(place) = bob.try_enter(&claim("k"), Enter::Try).await {
+                    return place;
+                }
+            }
+        });
+        assert!(matches!(refused.await, Place::Refused(_)));
+        member.start_again();
+    }
+    assert_eq!(alice.wait(&hold).await, fence, "asking again gives the same");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_outlives_changes_of_the_leader() {
     let etcd = three();

@@ -9,12 +9,18 @@ use leasehold_testbed::Etcd;
 
 use super::{Node, claim, key, share, soon};
 
-/// How often each procedure that touches keys was called since the server started.
-fn calls(etcd: &Etcd) -> Vec<(String, u64)> {
+/// What the server counts.
+fn metrics(etcd: &Etcd) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", etcd.ports()[0])).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// How often each procedure that touches keys was called since the server started.
+fn calls(etcd: &Etcd) -> Vec<(String, u64)> {
+    let text = metrics(etcd);
     let label = |line: &str, name: &str| {
         let value = line.split(&format!("{name}=\"")).nth(1)?;
         value.split('"').next().map(ToOwned::to_owned)
@@ -64,6 +70,25 @@ async fn an_uncontended_pair_is_two_requests_and_two_commits() {
     .await;
     assert_eq!(spent, calls_of(&[("DeleteRange", 10), ("Txn", 10)]));
     assert_eq!(etcd.revision() - before, 20);
+}
+
+/// A grant outlives a loss of power, because the server's log is on the disk before the answer.
+#[tokio::test]
+async fn a_grant_is_synced_before_it_is_answered() {
+    const GRANTS: u64 = 10;
+    let etcd = Etcd::options().arg("--unsafe-no-fsync=false").start();
+    let node = Node::new(&etcd.url()).await;
+    let synced = || -> u64 {
+        let text = metrics(&etcd);
+        let name = "etcd_disk_wal_fsync_duration_seconds_count ";
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("it is counted");
+        line.trim().parse().expect("a number")
+    };
+    for number in 0..GRANTS {
+        let before = synced();
+        node.acquire(&claim(&format!("k/{number}"))).await;
+        assert!(synced() > before, "the log was synced");
+    }
 }
 
 #[tokio::test]

@@ -36,6 +36,23 @@ async fn a_transaction_pooler_is_found_and_polled_through() {
 }
 
 #[tokio::test]
+async fn who_demanded_to_be_woken_is_refused_behind_a_transaction_pooler() {
+    let server = Server::start();
+    let pooler = PgBouncer::before(&server, "transaction");
+    let woken = |port| {
+        let builder = Client::builder().url(&server.url_on(port));
+        builder.demand(leasehold::Property::Wakes).build().unwrap().mutex("k").unwrap()
+    };
+    let direct = woken(server.port());
+    direct.lock().await.expect("nothing is in the way").release().await.unwrap();
+    let error = woken(pooler.port()).lock().await.expect_err("nobody can be woken");
+    assert_eq!(error.kind(), leasehold::ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("wakes"), "{error}");
+    assert_eq!(server.psql("SELECT count(*) FROM leasehold.sessions"), "1", "of the direct one");
+    drop(direct);
+}
+
+#[tokio::test]
 async fn a_pool_in_session_mode_is_no_trouble() {
     let server = Server::start();
     let pooler = PgBouncer::before(&server, "session");

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use leasehold::core::{Claim, Enter, Note};
 use leasehold::stores::Redlock;
-use leasehold::{Effect, ErrorKind, Store};
+use leasehold::{Effect, ErrorKind, Property, Store};
 use leasehold_testbed::Redis;
 
 use crate::{Node, TTL, claim, places, quorum, soon, terms, until, votes};
@@ -83,5 +83,7 @@ async fn what_a_quorum_cannot_count_is_refused_with_the_reason() {
         assert!(error.to_string().contains("use another store"), "{error}");
     }
     let meant = node.store.guarantees();
-    assert!(!meant.line && !meant.counting && !meant.records);
+    for property in [Property::Line, Property::Counting, Property::Records] {
+        assert!(!meant.has(property), "{property}");
+    }
 }

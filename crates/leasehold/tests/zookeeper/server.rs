@@ -37,6 +37,24 @@ async fn an_uncontended_pair_is_two_commits() {
     assert_eq!(requests(&server, &alice) - asked, 4 * PAIRS, "requests");
 }
 
+/// A grant outlives a loss of power, because the server's log is on the disk before the answer.
+#[tokio::test]
+async fn a_grant_is_synced_before_it_is_answered() {
+    const GRANTS: u64 = 10;
+    let server = ZooKeeper::options().property("zookeeper.forceSync", "yes").start();
+    let alice = Actor::open(&server.url(), LONG).await;
+    let synced = || -> u64 {
+        let text = server.ask(0, "mntr");
+        let line = text.lines().find_map(|line| line.strip_prefix("zk_cnt_fsynctime"));
+        line.expect("it is counted").trim().parse().expect("a number")
+    };
+    for number in 0..GRANTS {
+        let before = synced();
+        alice.holds(&claim(&format!("k{number}"))).await;
+        assert!(synced() > before, "the log was synced");
+    }
+}
+
 #[tokio::test]
 async fn a_hand_over_costs_the_waiter_no_request() {
     let server = ZooKeeper::start();

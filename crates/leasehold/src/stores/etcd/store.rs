@@ -9,10 +9,9 @@ use leasehold_core::{
     Terms,
 };
 
-use super::Etcd;
 use super::enter::Entering;
-use super::examine;
 use super::layout::LeaseId;
+use super::{Etcd, PROPERTIES, examine};
 use crate::error::{ErrorKind, Result};
 use crate::examination::Examination;
 use crate::store::{Guarantees, LeaseScope, Store};
@@ -20,11 +19,11 @@ use crate::store::{Guarantees, LeaseScope, Store};
 impl Store for Etcd {
     fn guarantees(&self) -> Guarantees {
         Guarantees {
+            properties: PROPERTIES,
             // A server with default settings grants no shorter lease.
             min_ttl: Duration::from_secs(2),
-            line: true,
-            counting: true,
-            records: true,
+            // It looks for lapsed leases twice a second.
+            lapse_delay: Duration::from_secs(1),
             lease: LeaseScope::Session,
             renew_batch: usize::MAX,
             recheck: Duration::from_secs(10),

@@ -255,8 +255,8 @@ BEGIN
         (SELECT FROM leasehold.claims c WHERE c.session = the_session AND c.id = r.id));
 END $$;
 
--- The first limit in line that a new claim does not share; NULL if all who live share it. The key's
--- lock must be held.
+-- The first limit in line that a new claim disagrees with; NULL if all who live agree. The same limit
+-- agrees, and a mutex (1) with readers and writers (2^32 - 1). The key's lock must be held.
 CREATE OR REPLACE FUNCTION leasehold.other_limit(the_key text, the_limit bigint) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -265,7 +265,9 @@ BEGIN
     FOR c IN
         SELECT l.session, l.key_limit, s.expires
         FROM leasehold.claims l JOIN leasehold.sessions s ON s.id = l.session
-        WHERE l.key = the_key COLLATE "C" AND l.key_limit <> the_limit AND NOT s.dead
+        WHERE l.key = the_key COLLATE "C" AND l.key_limit <> the_limit
+            AND (least(l.key_limit, the_limit) <> 1 OR greatest(l.key_limit, the_limit) <> 4294967295)
+            AND NOT s.dead
         ORDER BY l.ticket
     LOOP
         IF c.expires > clock_timestamp() OR NOT leasehold.condemn(c.session) THEN

@@ -12,11 +12,12 @@ use leasehold_core::{
 };
 
 use super::config::Config;
-use super::examine;
 use super::wire::{Entered, Failure, POLL, Wire, uuid};
+use super::{PROPERTIES, examine};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
+use crate::property::{Properties, Property};
 use crate::random;
 use crate::store::{Guarantees, LeaseScope, Store};
 use crate::stores::mailbox::Mailbox;
@@ -110,14 +111,15 @@ impl Postgres {
 
 impl Store for Postgres {
     fn guarantees(&self) -> Guarantees {
+        let polls = self.wire.polls();
+        let lacks = if polls { Property::Wakes.into() } else { Properties::NONE };
         Guarantees {
+            properties: PROPERTIES - lacks,
             min_ttl: MIN_TTL,
-            line: true,
-            counting: true,
-            records: true,
+            lapse_delay: Duration::ZERO,
             lease: LeaseScope::Session,
             renew_batch: RENEW_BATCH,
-            recheck: if self.wire.polls() { POLL } else { RECHECK },
+            recheck: if polls { POLL } else { RECHECK },
         }
     }
 

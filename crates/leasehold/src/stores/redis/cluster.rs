@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
+use leasehold_core::Moment;
 use leasehold_core::backoff::Backoff;
 use leasehold_core::quorum::majority;
-use tokio::time::Instant;
 
 use super::config::{Address, Config};
 use super::connection::{Connection, Listener, Live};
@@ -21,6 +21,7 @@ use super::failure::{Destination, Failure, Redirect};
 use super::inbox::Inbox;
 use super::servers::Visit;
 use super::topology::Topology;
+use crate::clock;
 use crate::error::ErrorKind;
 use crate::random;
 
@@ -106,7 +107,7 @@ impl Cluster {
         F: Future<Output = Result<T, Failure>>,
     {
         let timeout = self.config.timeout;
-        let until = Instant::now() + timeout;
+        let until = clock::now() + timeout;
         let mut backoff = Backoff::new(AGAIN.0, AGAIN.1, random::seed().unwrap_or_default());
         let (mut there, mut turns) = (None, 0);
         loop {
@@ -115,7 +116,7 @@ impl Cluster {
                 Some(there) => there,
                 None => self.serving(slot, until).await?,
             };
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.since(clock::now());
             let node = self.node(&at).for_purpose(purpose);
             let outcome =
                 node.request_within(left, |live: Arc<Live>| request(Visit { live, asking })).await;
@@ -143,7 +144,7 @@ impl Cluster {
             if turns > 1 && there.is_none() {
                 let pause = backoff.next_wait();
                 // With too little left a node that is well would seem not to answer.
-                if Instant::now() + pause + timeout / 4 > until {
+                if clock::now() + pause + timeout / 4 > until {
                     return Err(failure);
                 }
                 tokio::time::sleep(pause).await;
@@ -152,8 +153,8 @@ impl Cluster {
     }
 
     /// Whether a node that is of no use has been replaced, by what the others say now.
-    async fn replaced(self: &Arc<Self>, node: &Destination, slot: u16, until: Instant) -> bool {
-        let left = until.saturating_duration_since(Instant::now());
+    async fn replaced(self: &Arc<Self>, node: &Destination, slot: u16, until: Moment) -> bool {
+        let left = until.since(clock::now());
         let refreshed = tokio::time::timeout(left, self.refresh()).await;
         let serving =
             |state: &State| state.topology.as_ref()?.serving(slot).map(|serving| serving != node);
@@ -161,12 +162,12 @@ impl Cluster {
     }
 
     /// The node that serves a slot, as far as it is known; asks if it is not.
-    async fn serving(self: &Arc<Self>, slot: u16, until: Instant) -> Result<Destination, Failure> {
+    async fn serving(self: &Arc<Self>, slot: u16, until: Moment) -> Result<Destination, Failure> {
         let known = || lock(&self.state).topology.as_ref()?.serving(slot).cloned();
         if let Some(node) = known() {
             return Ok(node);
         }
-        let left = until.saturating_duration_since(Instant::now());
+        let left = until.since(clock::now());
         tokio::time::timeout(left, self.refresh()).await.unwrap_or_else(|_| {
             let detail = format!("no node of the cluster answered within {left:?}");
             Err(Failure::new(ErrorKind::Unavailable, detail))
@@ -317,7 +318,7 @@ impl Cluster {
     /// node that is away keeps nobody from the keys of the others.
     pub(super) async fn begin(self: &Arc<Self>, channel: &str) -> Result<(), Failure> {
         let timeout = self.config.timeout;
-        self.serving(super::keys::slot(channel), Instant::now() + timeout).await?;
+        self.serving(super::keys::slot(channel), clock::now() + timeout).await?;
         match tokio::time::timeout(timeout / 4, self.hear(channel)).await {
             Ok(Err(failure)) if !failure.is_unavailable() && !failure.is_unsupported() => {
                 return Err(failure);

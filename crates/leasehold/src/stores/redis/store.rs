@@ -20,10 +20,11 @@ use super::inbox::{Inbox, Standing, channel_name};
 use super::scripts::Script;
 use super::servers::{Ear, Servers, Visit};
 use super::session::Session;
-use super::{GUARANTEES, examine, keys, scripts};
+use super::{GUARANTEES, PROPERTIES, examine, keys, scripts};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
+use crate::property::{Properties, Property};
 use crate::random;
 use crate::store::{Guarantees, Store};
 
@@ -301,7 +302,12 @@ fn look_in(behind: &Behind, ear: Ear) -> Duration {
 impl Store for Redis {
     fn guarantees(&self) -> Guarantees {
         let renew_batch = self.servers.renew_batch();
-        Guarantees { renew_batch, ..GUARANTEES }
+        // Nodes before 7.0 wake nobody in a cluster, and which there are is known only later.
+        let lacks = match &*self.servers {
+            Servers::Many(_) => Property::Wakes.into(),
+            Servers::One(_) => Properties::NONE,
+        };
+        Guarantees { renew_batch, properties: PROPERTIES - lacks, ..GUARANTEES }
     }
 
     fn open<'a>(&'a self, terms: &'a Terms) -> BoxFuture<'a, Result<SessionId>> {

@@ -1,94 +1,4 @@
-//! ZooKeeper (3.6 and up): lines of ephemeral sequential nodes, beside those of Curator and kazoo.
-//!
-//! # URL
-//!
-//! `zookeeper://[USER:PASSWORD@]HOST[:2181][,HOST…][/CHROOT][?OPTIONS]`, or `zookeepers://` with
-//! TLS (port 2281 unless given). Options:
-//!
-//! | option | meaning |
-//! |---|---|
-//! | `dialect=curator` (default), `dialect=kazoo` | whose recipe our nodes look like |
-//! | `tick=2s` | the servers' `tickTime`; without it, it is found out when the first session opens |
-//! | `ca=FILE`, `cert=FILE`, `key=FILE` | with `zookeepers:` only, PEM: whom to trust, and who we are |
-//!
-//! # On the servers
-//!
-//! The key `jobs/42` is the node `/jobs/42` below the chroot: the path to give to Curator or
-//! kazoo. What ZooKeeper does not allow in a path is percent-encoded, and so are `%`, an empty
-//! part (`%00`) and whatever would be mistaken for a contender, so different keys are different
-//! nodes. These nodes and their parents (the chroot too, if it is not there) are *containers*: the
-//! servers delete them when they have been empty for a while. A claim is an ephemeral sequential
-//! child, with its owner and note as data: `zkCli.sh ls /jobs/42` shows the line, `get` shows who.
-//!
-//! Records are below `/%leasehold`, where no key leads: `/%leasehold/records/<hh>/jobs%2F42`, with
-//! the whole key in the last part and a hash of it before. A record is a node with its bytes behind
-//! a line that says for how long it is kept; its version is the transaction that wrote it (`mzxid`).
-//! The time that counts for records is the leader's clock: it is learned by writing the node
-//! `/%leasehold/clock`, so a reading costs a commit. What is over is seen by nobody, and deleted a
-//! while later by whoever makes another record. Let nobody write these nodes by hand.
-//!
-//! Without a user in the URL everybody may do everything with these nodes, as is the default of
-//! Curator and kazoo. With one, nobody but that user may: all who share locks need the same user,
-//! and peers by their own recipes too. Needed on the chroot: create, delete and read.
-//!
-//! # Interoperation
-//!
-//! A leasehold mutex and Curator's `InterProcessMutex` (`dialect=curator`) or kazoo's `Lock`
-//! (`dialect=kazoo`) on the same path exclude each other, both ways. No name satisfies both,
-//! because Curator ignores kazoo's; leasehold itself respects both, their read/write locks, the
-//! leader latch and the Java recipe, whatever it writes; so leaders of ours and of kazoo's `Election`
-//! or Curator's `LeaderSelector` exclude each other, too. It takes each of those for exclusive, so
-//! it waits for a foreign *reader* where it could stand beside it. Semaphores and read/write locks
-//! of leasehold and of others are not of one kind: do not put them on one path. Do not use
-//! Curator on a path that is above another key's: it counts every child as a contender.
-//!
-//! # What is promised
-//!
-//! - **A hold lasts as long as its session**, which the servers end no earlier than the TTL after
-//!   the last acknowledged renewal was sent. A renewal is acknowledged only when a majority agreed
-//!   on a write of ours *after* our member has had the time to tell the leader that it heard us
-//!   (five eighths of a tick): a member that is cut off goes on answering pings for `syncLimit`
-//!   ticks, and such answers are not believed. There are no pings besides the renewals. The TTL
-//!   has to span five ticks, so that this leaves time to try again: 10 s with `tickTime=2000`.
-//! - **The fence is the number of the transaction that created the claim's node** (`czxid`). It
-//!   grows through releases, restarts and elections, and when a parent is deleted and its
-//!   sequence numbers start over.
-//! - **First come, first served**, in the order of the sequence numbers, also across a wrap of
-//!   their 32 bits, where other recipes lose their order.
-//! - **Wake-ups are watches**: of the predecessor for a mutex and a writer, of the nearest writer
-//!   for a reader, and for a semaphore of as many as have to stay for it to stay blocked. Waiting
-//!   costs no requests. When the last one in the way leaves, that event *is* the grant.
-//! - **A lost connection** loses no hold by itself: the session is taken up at another member, and
-//!   everybody looks again. A lost answer is found again by the claim's id, on nodes of this very
-//!   session only.
-//! - Uncontended acquire and release are a commit each. `try_lock` reads the line first, and adds
-//!   a node only if it would be granted: a round trip more, and never in anybody's way.
-//!
-//! # What is not promised
-//!
-//! - *How far clocks may differ*: rates, by the drift margin; set clocks do not matter, except to
-//!   the `age` and `left` that `inspect` shows. They compare this machine's clock with the leader's;
-//!   `left` is what was left at least if the session was never renewed.
-//! - *A tick that is not what it seems.* Without `tick=` it is taken for half of the shortest
-//!   session timeout that the servers grant. Who sets `minSessionTimeout` below two ticks has to
-//!   give `tick=`, or a member that is cut off between two pings of the leader can cost up to half
-//!   a tick of the promised TTL.
-//! - *A leader that pauses its pings but not its expiry* for more than an eighth of a tick does the
-//!   same. The fence protects from both.
-//! - *Fences and versions of records after loss of the data*: an ensemble restored from an old
-//!   snapshot counts from there.
-//! - *A session ends sooner than asked for?* Never silently: servers that grant less than the TTL
-//!   (`maxSessionTimeout`) are refused at the first use. They may grant more (`minSessionTimeout`),
-//!   and then a crashed holder blocks that much longer, up to a tick on top; and servers that were
-//!   down start every session's timeout anew when they return.
-//! - *Fewer units, for others*: a name cannot change, so units that a hold gave up stand in its
-//!   node's data, where leasehold looks. Who does not (an older leasehold) waits for longer
-//!   than it would have to, and never for less. Each note that is amended costs those who watch
-//!   the node a request, and wakes nobody.
-//! - *One time through an election*: the servers' clocks may differ, and `at` of a record's reading
-//!   is the current leader's. Keep them synchronised, or a record may be over that much too early.
-//! - *Large semaphores with many waiters*: up to `limit` waiters are woken by one release.
-//! - Whoever can read a claim's name and may delete nodes can end it, as with every recipe.
+#![doc = include_str!("../zookeeper.md")]
 
 mod config;
 mod examine;
@@ -118,7 +28,28 @@ use self::records::Records;
 use self::session::{Session, Sessions, credentials, session_id};
 use self::wire::{Credentials, Failure, Link, Opened, Pace};
 use crate::error::{Error, ErrorKind, Result};
+use crate::property::{Properties, Property};
 use crate::stores::mailbox::Mailbox;
+
+/// What it promises; the page above says under which conditions, and what not.
+pub(super) const PROPERTIES: Properties = Properties::of(&[
+    Property::Processes,
+    Property::Machines,
+    Property::ForeignClients,
+    Property::Line,
+    Property::Wakes,
+    Property::Counting,
+    Property::Records,
+    Property::SurvivesCrash,
+    Property::SurvivesPowerLoss,
+    Property::SurvivesMemberLoss,
+    Property::SurvivesFailover,
+    Property::FencesSurviveCrash,
+    Property::FencesSurviveFailover,
+]);
+
+/// The `tickTime` of servers that are not configured otherwise.
+const USUAL_TICK: Duration = Duration::from_secs(2);
 
 /// A TTL has to span this many ticks of the servers, so that a renewal, which waits for half
 /// a tick, leaves time for another.

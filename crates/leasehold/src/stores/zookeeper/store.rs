@@ -10,18 +10,19 @@ use leasehold_core::{
 
 use super::session::Entered;
 use super::wire::{Failure, Link};
-use super::{ZooKeeper, examine, survey};
+use super::{PROPERTIES, USUAL_TICK, ZooKeeper, examine, survey};
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
 use crate::store::{Guarantees, LeaseScope, Store};
 
 impl Store for ZooKeeper {
     fn guarantees(&self) -> Guarantees {
+        let tick = self.config().tick.or_else(|| self.shared.tick.get().copied());
         Guarantees {
+            properties: PROPERTIES,
+            // Sessions end at full ticks.
+            lapse_delay: tick.unwrap_or(USUAL_TICK),
             min_ttl: Self::MIN_TTL,
-            line: true,
-            counting: true,
-            records: true,
             lease: LeaseScope::Session,
             renew_batch: usize::MAX,
             recheck: Duration::from_secs(30),

@@ -31,8 +31,8 @@ async fn the_documented_access_list_suffices_and_less_is_told_of() {
     assert_eq!(node.store.keys("job/").await.unwrap(), std::slice::from_ref(&held.key));
     cluster.begin_move(&key, 0, 1);
     cluster.move_keys(&key, 0, 1);
-    assert!(node.extends(&held).await, "asked for at the new node");
     cluster.end_move(&key, 0, 1);
+    assert!(node.extends(&held).await, "asked for at the new node");
     assert_eq!(node.leave(&held).await, Left::Released);
     soon(other.wait(&waiting)).await;
     assert!(node.store.revoke(&waiting.key, &waiting.id).await.unwrap());

@@ -15,7 +15,6 @@ async fn a_hold_and_its_line_go_with_their_slot() {
     let first = node.acquire(&held).await;
     other.enter(&waiting).await;
     cluster.begin_move(&key, 0, 1);
-    assert!(node.extends(&held).await, "all of it is where it was");
     cluster.move_keys(&key, 0, 1);
     cluster.end_move(&key, 0, 1);
     // The old node gave the channel away: the waiter asks, and listens at the new one.
@@ -29,31 +28,6 @@ async fn a_hold_and_its_line_go_with_their_slot() {
     assert!(matches!(told, Some(Place::Held(fence)) if fence > first), "{told:?}");
     assert_eq!(other.leave(&waiting).await, Left::Released);
     assert_eq!(cluster.nodes()[0].cli(&["DBSIZE"]), "0");
-}
-
-#[tokio::test]
-async fn what_is_on_the_new_node_already_is_asked_for_there() {
-    let cluster = cluster();
-    let (node, other) = (Node::new(&cluster.url()).await, Node::new(&cluster.url()).await);
-    let key = key_of(0, 0);
-    let (held, waiting, third) = (claim(&key), claim(&key), claim(&key));
-    let first = node.acquire(&held).await;
-    other.enter(&waiting).await;
-    node.enter(&third).await;
-    cluster.begin_move(&key, 0, 1);
-    cluster.move_keys(&key, 0, 1);
-    // The old node still serves the slot and has nothing of it.
-    assert_eq!(cluster.nodes()[0].cli(&["DBSIZE"]), "0");
-    assert!(node.extends(&held).await && other.extends(&waiting).await);
-    assert_eq!(node.enter(&held).await, Place::Held(first));
-    assert_eq!(node.leave(&held).await, Left::Released);
-    assert!(other.acquire(&waiting).await > first, "handed over there");
-    // Others ask the old node all the same.
-    let elsewhere = claim(&key_of(0, 1));
-    node.acquire(&elsewhere).await;
-    assert_eq!(cluster.nodes()[0].cli(&["GET", elsewhere.key.as_str()]), elsewhere.id.to_hex());
-    cluster.end_move(&key, 0, 1);
-    assert!(node.extends(&third).await);
 }
 
 #[tokio::test]
@@ -77,7 +51,8 @@ async fn keys_on_both_nodes_wait_until_the_move_is_done() {
     let error = renewed.unwrap_err();
     assert_eq!((error.kind(), error.effect()), (ErrorKind::Unavailable, Effect::None), "{error}");
     assert!(error.to_string().contains("being moved to another node"), "{error}");
-    // Without a line the new node has too little to go by, also when all is there.
+    // Some names never exist (nobody waits, nobody shares), so the new node has too little to go by also
+    // when all is there.
     cluster.move_keys(&key, 0, 1);
     assert!(node.store.leave(&node.session, &held).await.is_err());
     // Done while it is asked for.

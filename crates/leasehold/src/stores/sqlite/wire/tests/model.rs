@@ -347,5 +347,5 @@ fn the_file_answers_as_the_model_does() {
     let Seen { disagreements, amended, written, written_under_holds } = all;
     let least = [disagreements, amended, written, written_under_holds].into_iter().min();
     assert!(least > Some(30), "{all:?}");
-    assert!(grants > 500, "only {grants} grants were compared");
+    assert!(grants > 400, "only {grants} grants were compared");
 }
