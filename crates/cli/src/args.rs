@@ -107,6 +107,8 @@ pub(crate) enum Verb {
     Check(Check),
     Elect(Elect),
     Leader(LeaderOf),
+    Once(Once),
+    Jobs(Jobs),
     Limit(Limit),
     Ls(Ls),
     Inspect(Inspect),

@@ -9,10 +9,12 @@ pub(crate) mod doctor;
 pub(crate) mod elect;
 pub(crate) mod fence;
 pub(crate) mod inspect;
+pub(crate) mod jobs;
 pub(crate) mod leader;
 pub(crate) mod limit;
 pub(crate) mod ls;
 pub(crate) mod man;
+pub(crate) mod once;
 pub(crate) mod release;
 pub(crate) mod renew;
 pub(crate) mod run;
@@ -51,6 +53,8 @@ pub(crate) async fn dispatch(
         Verb::Release(args) => release::release(&args, common, output).await,
         Verb::Check(args) => check::check(&args, common, output).await,
         Verb::Elect(args) => elect::elect(args, common, output).await,
+        Verb::Once(args) => once::once(args, common, output).await,
+        Verb::Jobs(args) => jobs::jobs(&args, common, output).await,
         Verb::Leader(args) => leader::leader(&args, common, output).await,
         Verb::Limit(args) => limit::limit(&args, common, output).await,
         Verb::Ls(args) => ls::ls(&args, common, output).await,

@@ -25,6 +25,8 @@ pub(crate) const CONFIG: u8 = 78;
 pub(crate) const LOST: u8 = 97;
 /// A resource has seen a greater fence. Used by none of those either.
 pub(crate) const STALE: u8 = 98;
+/// `once`: the job failed, and is not tried again in this period. Beside [`LOST`].
+pub(crate) const FAILED: u8 = 99;
 /// The lock was not granted in time (what timeout(1) exits with).
 pub(crate) const TIMEOUT: u8 = 124;
 /// The command cannot be run (as in shells).
@@ -35,7 +37,7 @@ pub(crate) const NOT_FOUND: u8 = 127;
 /// For `--help` and the man page. A test keeps it true to the constants.
 pub(crate) const HELP: &str = "\
 Exit codes:
-  0..255  of `run` and `limit`: the command's own, and 128+n when signal n ended it
+  0..255  of `run`, `elect`, `once` and `limit`: the command's own, and 128+n when signal n ended it
   1       of `doctor`: there is a warning, or something could not be read; of `leader`: nobody leads
   2       of `doctor`: locks are not safe there, or do not work
   64      bad usage, or a bad value on the command line
@@ -46,6 +48,7 @@ Exit codes:
   78      a bad value in the environment or the configuration file
   97      the lock was lost, or is not ours any more
   98      of `fence`: refused, the resource has seen a greater fence
+  99      of `once`: the job failed, and is not tried again for this period or version
   124     the lock or the permit was not granted in time (--wait)
   126     the command cannot be run
   127     the command was not found
@@ -139,6 +142,7 @@ mod tests {
             DENIED,
             CONFIG,
             LOST,
+            FAILED,
             STALE,
             TIMEOUT,
             CANNOT_RUN,

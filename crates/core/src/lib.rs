@@ -18,6 +18,7 @@ pub mod place;
 pub mod quorum;
 pub mod rate;
 pub mod record;
+pub mod schedule;
 pub mod table;
 
 pub use backoff::Backoff;

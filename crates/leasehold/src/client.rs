@@ -12,6 +12,7 @@ use crate::checkup;
 use crate::election::Election;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
+use crate::job::{self, Job, Run, Schedule};
 use crate::limiter::{Away, Limiter, Limiters};
 use crate::lock::Lock;
 use crate::property::{Properties, Property};
@@ -99,6 +100,33 @@ impl Client {
         K::Error: IntoKeyError,
     {
         self.mutex(name).map(Election::new)
+    }
+
+    /// A job that is done at most once in each period of `schedule`. No IO happens yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when `key` is no key, [`ErrorKind::Unsupported`] for a store that keeps
+    /// no records.
+    pub fn job<K>(&self, key: K, schedule: Schedule) -> Result<Job>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        Job::new(self.mutex(key)?, schedule)
+    }
+
+    /// The jobs whose keys begin with `prefix`, in order, each with its last run. The list has room for
+    /// some hundreds; a job beyond that is done, and not listed.
+    ///
+    /// Cancel safe: it only reads.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be reached or refuses; [`ErrorKind::Unsupported`] where it keeps no
+    /// records.
+    pub async fn jobs(&self, prefix: &str) -> Result<Vec<(Key, Run)>> {
+        job::all(&self.handle, prefix).await
     }
 
     /// `limit` units of `key`, of which each holder has some. No IO happens yet. All who use the

@@ -10,6 +10,7 @@ mod error;
 mod examination;
 pub mod fence;
 mod guard;
+mod job;
 mod kept;
 pub mod limiter;
 mod lock;
@@ -27,6 +28,7 @@ pub use election::{Election, Leader, Leadership, Observed};
 pub use error::{Effect, Error, ErrorKind, Result};
 pub use examination::{ClockOffset, Examination, Examined, Finding, Probe, RoundTrip, Severity};
 pub use guard::{Guard, Released};
+pub use job::{Begin, Job, Run, Schedule, Turn};
 pub use leasehold_core as core;
 pub use leasehold_core::{
     Ahead, Claim, ClaimError, ClaimId, Enter, Fence, FenceError, Key, KeyError, Left, Line, Moment,

@@ -23,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("rwlock", &["error", "guard", "lock"]),
     ("semaphore", &["error", "guard", "lock"]),
     ("election", &["error", "property", "random", "guard", "kept", "lock"]),
+    ("job", &["error", "property", "clock", "session", "guard", "kept", "lock"]),
     ("limiter", &["error", "property", "clock", "random", "store", "kept"]),
     (
         "client",
@@ -38,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "rwlock",
             "semaphore",
             "election",
+            "job",
             "limiter",
         ],
     ),
@@ -53,6 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "guard",
             "lock",
             "election",
+            "job",
             "limiter",
             "client",
         ],

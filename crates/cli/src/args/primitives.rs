@@ -4,6 +4,7 @@
 #![allow(clippy::doc_markdown, rustdoc::bare_urls, rustdoc::broken_intra_doc_links)]
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::{Args as Group, ValueEnum};
 use leasehold::{Away, Key, Rate, RateError};
@@ -56,6 +57,83 @@ pub(crate) struct LeaderOf {
     /// Go on with each change
     #[arg(short, long)]
     pub(crate) follow: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Run a command once in a period, or once for a version, across a fleet
+///
+/// Every host asks, as from cron; one runs CMD, and exits with CMD's exit code. The others exit with 0
+/// once it has been done, with 75 while it is being done, or wait for that with --wait: right for
+/// migrations, where every instance goes on once one has migrated. What ran is remembered in the
+/// store, by the store's own time where it has one.
+///
+/// A host that dies, or loses the lock, before CMD has ended lets the next one try. A CMD that failed
+/// is not tried again in its period unless --retry-failed says so: the others exit with 99.
+///
+/// The command gets what `leasehold run` gives it, and is ended when the lock is lost as there.
+#[derive(Debug, Group)]
+#[command(after_long_help = exit::HELP)]
+#[command(group = clap::ArgGroup::new("schedule").required(true))]
+pub(crate) struct Once {
+    /// The job: 1 to 512 bytes of UTF-8
+    #[arg(value_parser = key)]
+    pub(crate) key: Key,
+    /// Once in each period of this length; periods begin at multiples of it, an hour with the hour
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, group = "schedule")]
+    pub(crate) every: Option<Duration>,
+    /// Once for each time of a cron expression, as in "0 3 * * *"
+    #[cfg(feature = "cron")]
+    #[arg(long, value_name = "TIMES", group = "schedule")]
+    pub(crate) cron: Option<String>,
+    /// The time zone of --cron, as in Europe/Berlin
+    #[cfg(feature = "cron")]
+    #[arg(long, value_name = "ZONE", default_value = "UTC", conflicts_with_all = ["every", "version"])]
+    pub(crate) tz: String,
+    /// Once for this version, and not again after a later one
+    #[arg(long, value_name = "NAME", group = "schedule")]
+    pub(crate) version: Option<String>,
+    /// The shortest time between the beginnings of two runs: longer than the clocks of the hosts, or
+    /// their cron, differ by
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) at_least: Option<Duration>,
+    /// How often a CMD that failed is tried again in its period
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) retry_failed: u32,
+    /// With --cron: run what was missed, at any time before the next. Without it a run begins within
+    /// five minutes of its time, or not at all
+    #[arg(long)]
+    pub(crate) catch_up: bool,
+    /// Wait for whoever runs it; with =DURATION, so long at most
+    #[arg(
+        long,
+        value_name = "DURATION",
+        value_parser = duration::parse_patience,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "forever"
+    )]
+    pub(crate) wait: Option<Patience>,
+    /// How long the lock lasts after its last renewal: how long a crash blocks the others, not how
+    /// long the work may take [env: LEASEHOLD_TTL] [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) ttl: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) commanded: Commanded,
+}
+
+/// List jobs, with their last runs
+///
+/// Shows of each job that `once` ran when it last began, how long it took, how it ended, who ran it and
+/// when its next period begins. With --json one object a line: {"key", "period", "owner", "fence",
+/// "started", "ended", "ok", "code", "failures", "next"}; what is not known is null. A run without an
+/// end is under way, or its runner died: `inspect` shows who holds the key.
+#[derive(Debug, Group)]
+pub(crate) struct Jobs {
+    /// Only jobs that begin with this
+    #[arg(default_value = "", hide_default_value = true)]
+    pub(crate) prefix: String,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

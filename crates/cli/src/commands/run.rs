@@ -8,10 +8,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 #[cfg(feature = "sqlite")]
 use leasehold::stores::Sqlite;
-use leasehold::{Client, Election, Guard, Key, Leader, Moment, Released, Store, clock, stores};
+use leasehold::{
+    Begin, Client, Election, ErrorKind, Guard, Job, Key, Leader, Lock, Moment, Released, Store,
+    Turn, clock, stores,
+};
 
-use super::Outcome;
-use crate::args::{Asking, Commanded, Common, Run, Sharing};
+use super::{Outcome, once};
+use crate::args::{Asking, Commanded, Common, Once, Run, Sharing};
 use crate::child::{Ended, Running};
 use crate::duration::Patience;
 use crate::exit::{self, Failure};
@@ -66,6 +69,24 @@ pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Ou
 pub(crate) enum Claimed<'a> {
     Lock(&'a Key, &'a Sharing),
     Office(&'a Key),
+    Job(&'a Once),
+}
+
+impl Claimed<'_> {
+    /// The lock to wait for, and what its hold then is.
+    fn of(&self, client: &Client) -> leasehold::Result<(Lock, Then)> {
+        Ok(match self {
+            Self::Lock(key, sharing) => (waiting::lock_of(client, key, sharing)?, Then::Hold),
+            Self::Office(name) => {
+                let office = client.election((*name).clone())?;
+                (office.lock().clone(), Then::TakeOffice(office))
+            }
+            Self::Job(once) => {
+                let job = once::job(client, once)?;
+                (job.lock().clone(), Then::TakeTurn(job))
+            }
+        })
+    }
 }
 
 /// Runs a command under what is claimed for it.
@@ -87,13 +108,7 @@ pub(crate) async fn under(
         builder = builder.max_hold(max_hold.value);
     }
     let client = builder.build().map_err(|error| settings.blame(error))?;
-    let (lock, office) = match claimed {
-        Claimed::Lock(key, sharing) => (waiting::lock_of(&client, key, sharing)?, None),
-        Claimed::Office(name) => {
-            let office = client.election(name.clone())?;
-            (office.lock().clone(), Some(office))
-        }
-    };
+    let (lock, then) = claimed.of(&client)?;
     let lock = lock.note(&settings.note)?;
 
     let mut signals = Signals::listen()?;
@@ -101,14 +116,20 @@ pub(crate) async fn under(
     let guardian = Guardian::start().map_err(|error| {
         Failure::new(exit::INTERNAL, format!("cannot start the guardian: {error}"))
     })?;
+    if let Some(outcome) = then.settled(output).await? {
+        waiting::close(client).await;
+        return Ok(outcome);
+    }
     let asked = waiting::ask(lock, settings.wait, codes(asking), &mut signals, output).await;
     let outcome = match asked {
-        Ok(Asked::Held(guard)) => match Hold::of(guard, office).await {
-            Ok(hold) => {
+        Ok(Asked::Held(guard)) => match then.take(guard, output).await {
+            Ok(Taken::Hold(hold)) => {
+                let hold = *hold;
                 let under =
                     Held { hold, guardian, signals, settings: &settings, store: &store, output };
                 under.run(&commanded.command, commanded.exit_code_lost).await
             }
+            Ok(Taken::Nothing(outcome)) => Ok(outcome),
             Err(error) => Err(error.into()),
         },
         Ok(Asked::GaveUp(signal)) => Ok(Outcome::Code(exit::of_signal(signal.as_raw()))),
@@ -118,31 +139,71 @@ pub(crate) async fn under(
     outcome
 }
 
+/// What is done with the lock once it is held.
+enum Then {
+    Hold,
+    TakeOffice(Election),
+    TakeTurn(Job),
+}
+
+/// What came of it.
+enum Taken {
+    Hold(Box<Hold>),
+    /// There is nothing to do.
+    Nothing(Outcome),
+}
+
+impl Then {
+    /// How it ends without a lock, if that is certain.
+    async fn settled(&self, output: Output) -> leasehold::Result<Option<Outcome>> {
+        let Self::TakeTurn(job) = self else { return Ok(None) };
+        Ok(job.look().await?.map(|settled| once::skipped(job, &settled, output)))
+    }
+
+    async fn take(self, guard: Guard, output: Output) -> leasehold::Result<Taken> {
+        Ok(Taken::Hold(Box::new(match self {
+            Self::Hold => Hold::Lock(guard),
+            Self::TakeOffice(office) => Hold::Office(office.take_office(guard).await?),
+            Self::TakeTurn(job) => match job.take_turn(guard).await? {
+                Begin::Turn(turn) => Hold::Turn(turn),
+                settled => return Ok(Taken::Nothing(once::skipped(&job, &settled, output))),
+            },
+        })))
+    }
+}
+
 /// What was granted.
 enum Hold {
     Lock(Guard),
     Office(Leader),
+    Turn(Turn),
 }
 
 impl Hold {
-    async fn of(guard: Guard, office: Option<Election>) -> leasehold::Result<Self> {
-        Ok(match office {
-            Some(office) => Self::Office(office.take_office(guard).await?),
-            None => Self::Lock(guard),
-        })
-    }
-
     const fn guard(&self) -> &Guard {
         match self {
             Self::Lock(guard) => guard,
             Self::Office(leader) => leader.guard(),
+            Self::Turn(turn) => turn.guard(),
         }
     }
 
-    async fn end(self) -> leasehold::Result<Released> {
+    /// `ended` is how the command did, if it was run.
+    async fn end(self, ended: Option<Ended>) -> leasehold::Result<Released> {
         match self {
             Self::Lock(guard) => guard.release().await,
             Self::Office(leader) => leader.resign().await,
+            Self::Turn(turn) => {
+                let code = match ended {
+                    Some(Ended::Exited(code)) => Some(code),
+                    Some(Ended::Killed(_)) | None => None,
+                };
+                match turn.end(code == Some(0), code).await {
+                    Ok(()) => Ok(Released::Held),
+                    Err(error) if error.kind() == ErrorKind::Lost => Ok(Released::Lost),
+                    Err(error) => Err(error),
+                }
+            }
         }
     }
 }
@@ -213,7 +274,7 @@ impl Held<'_> {
                 if let Some(terminal) = &terminal {
                     terminal.take_back(group);
                 }
-                self.release().await?;
+                self.release(None).await?;
                 return Err(cannot_start(&command[0], &error));
             }
         };
@@ -230,7 +291,7 @@ impl Held<'_> {
         // It ends while the store answers.
         self.guardian.dismiss();
         let output = self.output;
-        let held = self.release().await?;
+        let held = self.release(Some(verdict.ended)).await?;
         Ok(judge(verdict, held, lost, output))
     }
 
@@ -246,9 +307,9 @@ impl Held<'_> {
     }
 
     /// Whether the hold was ours to the end, as far as the store could be asked.
-    async fn release(self) -> Result<bool, Failure> {
+    async fn release(self, ended: Option<Ended>) -> Result<bool, Failure> {
         let good = self.hold.guard().check().is_ok();
-        match tokio::time::timeout(RELEASE, self.hold.end()).await {
+        match tokio::time::timeout(RELEASE, self.hold.end(ended)).await {
             Ok(Ok(Released::Held)) => Ok(true),
             Ok(Ok(Released::Lost)) => Ok(false),
             Ok(Err(error)) => {

@@ -11,6 +11,7 @@ mod examination;
 mod exclusion;
 mod fence;
 mod guarantees;
+mod job;
 mod keys;
 mod lapse;
 mod limiter;
@@ -105,6 +106,13 @@ macro_rules! each_case {
                 an_observer_is_told_of_every_leader,
                 an_observer_outlasts_trouble_and_tells_of_it,
                 an_office_whose_record_is_of_something_else_is_refused;
+            job:
+                of_many_clients_one_does_the_job,
+                a_job_whose_runner_gave_up_is_tried_again,
+                a_job_is_not_written_down_by_who_lost_its_lock,
+                a_job_that_failed_is_tried_as_often_as_wanted,
+                a_job_through_lost_replies_is_done_once,
+                jobs_are_listed_with_their_last_runs;
             cancel:
                 rule_6_a_dropped_enter_is_undone_by_a_leave,
                 rule_6_a_dropped_enter_alone_lasts_one_ttl_at_most,

@@ -2,6 +2,7 @@
 #![cfg(feature = "sqlite")]
 #![allow(missing_docs)]
 
+mod cost;
 mod examine;
 mod file;
 mod processes;
