@@ -81,6 +81,10 @@ impl Schedule {
     }
 
     /// The period at `now`, since 1970.
+    #[cfg_attr(
+        not(feature = "cron"),
+        expect(clippy::unnecessary_wraps, reason = "only a cron expression can have none")
+    )]
     pub(super) fn period(&self, now: Duration) -> Result<Period> {
         match &self.0 {
             When::Every(every) => Ok(Period::around(now, *every)),
