@@ -14,6 +14,7 @@
 //! ```
 
 mod election;
+mod job;
 mod limiter;
 
 use std::fmt;
@@ -27,12 +28,14 @@ use crate::client::{ClientBuilder, IntoKeyError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
 use crate::guard::Released;
+use crate::job::{Run, Schedule};
 use crate::limiter::{Away, Rate};
 use crate::lock::within;
 use crate::session::Wait;
 use crate::store::Store;
 
 pub use election::{Election, Leader};
+pub use job::{Begin, Job, Turn};
 pub use limiter::Limiter;
 
 /// The blocking twin of [`crate::Client`].
@@ -164,6 +167,40 @@ impl Client {
     {
         let election = self.client.election(name)?;
         Ok(Election::new(election, &self.runtime))
+    }
+
+    /// As [`crate::Client::job`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn job<K>(&self, key: K, schedule: Schedule) -> Result<Job>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        Ok(Job::new(self.client.job(key, schedule)?, &self.runtime))
+    }
+
+    /// As [`crate::Client::jobs`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn jobs(&self, prefix: &str) -> Result<Vec<(Key, Run)>> {
+        self.runtime.wait(self.client.jobs(prefix))
+    }
+
+    /// As [`crate::Client::lock_all`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn lock_all(&self, locks: impl IntoIterator<Item = Lock>) -> Result<Vec<Guard>> {
+        let locks = locks.into_iter().map(|lock| lock.lock);
+        let guards = self.runtime.wait(self.client.lock_all(locks))?;
+        let runtime = || Arc::clone(&self.runtime);
+        Ok(guards.into_iter().map(|guard| Guard { guard, runtime: runtime() }).collect())
     }
 
     /// As [`crate::Client::limiter`].

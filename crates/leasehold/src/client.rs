@@ -12,9 +12,11 @@ use crate::checkup;
 use crate::election::Election;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
+use crate::guard::Guard;
 use crate::job::{self, Job, Run, Schedule};
 use crate::limiter::{Away, Limiter, Limiters};
 use crate::lock::Lock;
+use crate::many;
 use crate::property::{Properties, Property};
 use crate::rwlock::RwLock;
 use crate::semaphore::Semaphore;
@@ -100,6 +102,53 @@ impl Client {
         K::Error: IntoKeyError,
     {
         self.mutex(name).map(Election::new)
+    }
+
+    /// Locks many keys, all or nothing, without a deadlock in whatever order callers name them; the
+    /// guards come in the order of `locks`. Each may have a share of its own: a mutex, a reader, units
+    /// of a semaphore.
+    ///
+    /// All are tried at once first, in the time of one round trip. If one is not free, nothing is kept,
+    /// and they are waited for one by one in the order of their keys.
+    ///
+    /// ```
+    /// # leasehold::doc_test(async {
+    /// # let client = leasehold::Client::open("memory:")?;
+    /// let [from, to] = [client.mutex("account/2")?, client.mutex("account/1")?];
+    /// let guards = client.lock_all([from, to]).await?;
+    /// assert_eq!(guards[0].key().as_str(), "account/2"); // each with its own fence
+    /// for guard in guards {
+    ///     guard.release().await?;
+    /// }
+    /// # Ok(()) });
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Lock::lock`], for each of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when a key is named twice; [`ErrorKind::Lost`] when one was lost while the
+    /// others were waited for; and as for [`Lock::lock`]. Nothing is held then.
+    pub async fn lock_all(&self, locks: impl IntoIterator<Item = Lock>) -> Result<Vec<Guard>> {
+        many::lock_all(locks.into_iter().collect()).await
+    }
+
+    /// Like [`Client::lock_all`], if all are free. `None`, and nothing is held, if one is not.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Lock::lock`], for each of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when a key is named twice, and as for [`Lock::try_lock`].
+    pub async fn try_lock_all(
+        &self,
+        locks: impl IntoIterator<Item = Lock>,
+    ) -> Result<Option<Vec<Guard>>> {
+        many::try_lock_all(&locks.into_iter().collect::<Vec<_>>()).await
     }
 
     /// A job that is done at most once in each period of `schedule`. No IO happens yet.

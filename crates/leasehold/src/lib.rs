@@ -14,6 +14,7 @@ mod job;
 mod kept;
 pub mod limiter;
 mod lock;
+mod many;
 mod property;
 mod random;
 mod rwlock;

@@ -17,6 +17,7 @@ mod lapse;
 mod limiter;
 mod line;
 mod loss;
+mod many;
 mod process;
 mod random;
 mod records;
@@ -100,6 +101,9 @@ macro_rules! each_case {
                 a_note_changes_under_a_guard,
                 a_semaphore_lets_in_its_limit_and_names_another,
                 locking_again_inside_a_run_is_an_error_and_not_a_hang;
+            many:
+                many_keys_are_locked_all_or_nothing,
+                many_keys_in_any_order_do_not_deadlock;
             election:
                 one_leads_and_the_next_follows,
                 a_leader_proclaims_without_losing_office,
