@@ -30,7 +30,7 @@ impl PgBouncer {
             "[databases]\n{DATABASE} = host=127.0.0.1 port={}\n[pgbouncer]\n\
              listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
              auth_type = scram-sha-256\nauth_file = {}\npool_mode = {mode}\n\
-             default_pool_size = 5\n",
+             default_pool_size = 5\nserver_login_retry = 0\n",
             postgres.port(),
             users.display(),
         );

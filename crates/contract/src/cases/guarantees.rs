@@ -10,7 +10,8 @@ use crate::Bench;
 use crate::actor::{Actor, PATIENT, claim, soon};
 
 pub(crate) async fn what_is_demanded_is_there_or_all_of_it_that_is_not_is_named(bench: &dyn Bench) {
-    let store = bench.handle();
+    // Some of it only a connection tells.
+    let store = Actor::patient(bench).await.store;
     let has = store.guarantees().properties;
     let demand = |properties: Properties| {
         let store = Arc::clone(&store);

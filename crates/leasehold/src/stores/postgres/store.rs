@@ -209,7 +209,16 @@ impl Store for Postgres {
     }
 
     fn disturbed<'a>(&'a self, session: &'a SessionId) -> BoxFuture<'a, ()> {
-        self.mailbox.disturbed(session).boxed()
+        async move {
+            let told = self.mailbox.disturbed(session);
+            if self.wire.polls() {
+                // Nobody can say that a claim was revoked; a renewal finds out.
+                let _ = tokio::time::timeout(RECHECK, told).await;
+            } else {
+                told.await;
+            }
+        }
+        .boxed()
     }
 
     fn leave<'a>(
