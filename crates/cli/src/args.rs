@@ -109,6 +109,8 @@ pub(crate) enum Verb {
     Leader(LeaderOf),
     Once(Once),
     Jobs(Jobs),
+    Slots(Slots),
+    Forget(Forget),
     Limit(Limit),
     Ls(Ls),
     Inspect(Inspect),
@@ -184,13 +186,31 @@ pub(crate) struct Sharing {
     /// Hold the key beside others who give --shared; who does not, holds it alone
     #[arg(long, conflicts_with = "slots")]
     pub(crate) shared: bool,
-    /// Let N hold the key at a time; all who use it have to give the same number
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) slots: Option<u32>,
+    /// Let N hold the key at a time; all who use it have to give the same number, or `stored` for
+    /// the one that `leasehold slots` set
+    #[arg(long, value_name = "N", value_parser = slots)]
+    pub(crate) slots: Option<SlotCount>,
     /// How many of the slots to hold
     #[arg(long, value_name = "N", requires = "slots", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..), hide_default_value = true)]
     pub(crate) units: u32,
+}
+
+/// How many slots a key has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SlotCount {
+    /// So many.
+    Of(u32),
+    /// As many as the store says.
+    Stored,
+}
+
+fn slots(text: &str) -> Result<SlotCount, &'static str> {
+    match (text, text.parse()) {
+        ("stored", _) => Ok(SlotCount::Stored),
+        (_, Ok(limit)) if limit > 0 => Ok(SlotCount::Of(limit)),
+        _ => Err("it is neither a number from 1 up nor `stored`"),
+    }
 }
 
 /// The command to run, and when it is ended.
@@ -420,8 +440,10 @@ pub(crate) struct Doctor {
 /// Show what a lock does, with real processes
 ///
 /// Two nodes contend for a key; one waits and is woken; one is killed while it holds; one is paused
-/// past its lease and writes late, which the resource refuses by the fence. Prints what happens as
-/// it happens, and draws it as an SVG. Takes about five seconds, most of them for a lease to lapse.
+/// past its lease and writes late, which the resource refuses by the fence. Then one is elected, dies,
+/// and is followed by the other; and one dies over a job that the other does, and nobody does again.
+/// Prints what happens as it happens, and draws it as an SVG. Takes four to ten seconds, most of them
+/// for leases to lapse.
 #[derive(Debug, Group)]
 pub(crate) struct Demo {
     /// Where to draw it

@@ -8,6 +8,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod elect;
 pub(crate) mod fence;
+pub(crate) mod forget;
 pub(crate) mod inspect;
 pub(crate) mod jobs;
 pub(crate) mod leader;
@@ -18,6 +19,7 @@ pub(crate) mod once;
 pub(crate) mod release;
 pub(crate) mod renew;
 pub(crate) mod run;
+pub(crate) mod slots;
 pub(crate) mod watch;
 
 use leasehold::Client;
@@ -55,6 +57,8 @@ pub(crate) async fn dispatch(
         Verb::Elect(args) => elect::elect(args, common, output).await,
         Verb::Once(args) => once::once(args, common, output).await,
         Verb::Jobs(args) => jobs::jobs(&args, common, output).await,
+        Verb::Slots(args) => slots::slots(&args, common, output).await,
+        Verb::Forget(args) => forget::forget(&args, common, output).await,
         Verb::Leader(args) => leader::leader(&args, common, output).await,
         Verb::Limit(args) => limit::limit(&args, common, output).await,
         Verb::Ls(args) => ls::ls(&args, common, output).await,

@@ -5,7 +5,8 @@ use std::fmt;
 
 use leasehold::{Error, ErrorKind};
 
-/// `doctor` found something to warn of, or could not find something out; `leader`: nobody leads.
+/// `doctor` found something to warn of, or could not find something out; `leader`: nobody leads;
+/// `slots`: nobody said how many.
 pub(crate) const DOUBTFUL: u8 = 1;
 /// `doctor` found that locks are not safe, or do not work.
 pub(crate) const UNSAFE: u8 = 2;
@@ -38,7 +39,8 @@ pub(crate) const NOT_FOUND: u8 = 127;
 pub(crate) const HELP: &str = "\
 Exit codes:
   0..255  of `run`, `elect`, `once` and `limit`: the command's own, and 128+n when signal n ended it
-  1       of `doctor`: there is a warning, or something could not be read; of `leader`: nobody leads
+  1       of `doctor`: there is a warning, or something could not be read; of `leader`: nobody leads;
+          of `slots`: nobody said how many
   2       of `doctor`: locks are not safe there, or do not work
   64      bad usage, or a bad value on the command line
   69      the store cannot be reached or used

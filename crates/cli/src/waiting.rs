@@ -9,7 +9,7 @@ use leasehold::{Ahead, Attempt, Client, Error, Guard, Key, Lock, Moment, Party, 
 use rustix::process::Signal;
 use tokio::sync::Notify;
 
-use crate::args::Sharing;
+use crate::args::{Sharing, SlotCount};
 use crate::duration::{Patience, show};
 use crate::exit::{self, Failure};
 use crate::output::{Output, printable};
@@ -48,9 +48,14 @@ impl Codes {
 }
 
 /// The lock that the flags ask for.
-pub(crate) fn lock_of(client: &Client, key: &Key, sharing: &Sharing) -> leasehold::Result<Lock> {
+pub(crate) async fn lock_of(
+    client: &Client,
+    key: &Key,
+    sharing: &Sharing,
+) -> leasehold::Result<Lock> {
     match sharing.slots {
-        Some(limit) => client.semaphore(key.clone(), limit)?.units(sharing.units),
+        Some(SlotCount::Of(limit)) => client.semaphore(key.clone(), limit)?.units(sharing.units),
+        Some(SlotCount::Stored) => client.slots(key.clone())?.units(sharing.units).await,
         None if sharing.shared => Ok(client.rwlock(key.clone())?.reader().clone()),
         None => client.mutex(key.clone()),
     }

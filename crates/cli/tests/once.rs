@@ -132,3 +132,22 @@ fn a_schedule_that_is_none_is_bad_usage() {
     let mut first = first;
     eventually("the end", || first.has_ended().then_some(()));
 }
+
+#[test]
+fn what_an_operator_forgets_is_run_again() {
+    let lab = Lab::new();
+    let arguments = once(&["--version", "v1"], "echo ran >> log");
+    assert_eq!(lab.run(&arguments).code, Some(0));
+    assert_eq!(lab.run(&arguments).code, Some(0));
+    assert_eq!(lines(&lab, "log"), 1);
+    let forgot = lab.run(&["forget", "job"]);
+    assert!(forgot.code == Some(0) && forgot.stderr.contains("forgot"), "{forgot:?}");
+    assert_eq!(lab.run(&["jobs"]).stdout, "");
+    assert_eq!(lab.run(&arguments).code, Some(0));
+    assert_eq!(lines(&lab, "log"), 2);
+    let nothing = lab.run(&["forget", "other"]);
+    assert!(nothing.code == Some(0) && nothing.stderr.contains("nothing"), "{nothing:?}");
+    let redlock =
+        lab.run(&["forget", "job", "--store", "redlock://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"]);
+    assert!(redlock.code == Some(64) && redlock.stderr.contains("no records"), "{redlock:?}");
+}

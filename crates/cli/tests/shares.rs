@@ -94,3 +94,39 @@ fn a_script_holds_a_share() {
         assert_eq!(gone.code, Some(97), "{gone:?}");
     }
 }
+
+#[test]
+fn an_operator_changes_the_number_of_slots_while_work_goes_on() {
+    let lab = Lab::new();
+    let start = || lab.start(&["run", "k", "--slots", "stored", "--", "sh", "-c", HOLD]);
+    let unset = lab.run(&["run", "k", "--slots", "stored", "--", "true"]);
+    assert_eq!(unset.code, Some(64), "{unset:?}");
+    assert!(unset.stderr.contains("leasehold slots KEY N"), "{unset:?}");
+    let unknown = lab.run(&["slots", "k"]);
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (Some(1), ""), "{unknown:?}");
+    assert_eq!(lab.run(&["slots", "k", "0"]).code, Some(64));
+    assert_eq!(lab.run(&["slots", "k", "1"]).code, Some(0));
+    let told = lab.run(&["slots", "k"]);
+    assert_eq!((told.code, told.stdout.as_str()), (Some(0), "1\n"), "{told:?}");
+
+    let first = start();
+    lab.wait_for_line("k", 1, 0);
+    assert_eq!(lab.run(&["slots", "k", "2"]).code, Some(0));
+    let busy = lab.run(&["run", "k", "--slots", "stored", "--try", "--", "true"]);
+    assert_eq!(busy.code, Some(75), "who has the whole keeps it: {busy:?}");
+    let_go(&lab);
+    assert_eq!(first.finish().code, Some(0));
+    std::fs::remove_file(lab.path("go")).unwrap();
+    let both = [start(), start()];
+    lab.wait_for_line("k", 2, 0);
+    let seen = lab.run(&["inspect", "k"]);
+    assert!(seen.stdout.contains("50.0 % of the whole"), "{seen:?}");
+    let held = lab.run(&["forget", "k"]);
+    assert!(held.code == Some(75) && held.stderr.contains("is held by"), "{held:?}");
+    let_go(&lab);
+    for process in both {
+        assert_eq!(process.finish().code, Some(0));
+    }
+    assert_eq!(lab.run(&["forget", "k"]).code, Some(0));
+    assert_eq!(lab.run(&["slots", "k"]).code, Some(1));
+}

@@ -16,6 +16,7 @@
 mod election;
 mod job;
 mod limiter;
+mod shares;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::{ClientBuilder, IntoKeyError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
+use crate::forget::Forgotten;
 use crate::guard::Released;
 use crate::job::{Run, Schedule};
 use crate::limiter::{Away, Rate};
@@ -37,6 +39,7 @@ use crate::store::Store;
 pub use election::{Election, Leader};
 pub use job::{Begin, Job, Turn};
 pub use limiter::Limiter;
+pub use shares::{RwLock, Semaphore, Slots};
 
 /// The blocking twin of [`crate::Client`].
 #[derive(Debug, Clone)]
@@ -50,20 +53,6 @@ pub struct Client {
 #[derive(Debug, Clone)]
 pub struct Lock {
     lock: crate::Lock,
-    runtime: Arc<Runtime>,
-}
-
-/// The blocking twin of [`crate::RwLock`].
-#[derive(Debug, Clone)]
-pub struct RwLock {
-    reader: Lock,
-    writer: Lock,
-}
-
-/// The blocking twin of [`crate::Semaphore`].
-#[derive(Debug, Clone)]
-pub struct Semaphore {
-    semaphore: crate::Semaphore,
     runtime: Arc<Runtime>,
 }
 
@@ -135,10 +124,7 @@ impl Client {
         K: TryInto<Key>,
         K::Error: IntoKeyError,
     {
-        let lock = self.client.rwlock(key)?;
-        let [reader, writer] =
-            [lock.reader(), lock.writer()].map(|lock| Lock::new(lock.clone(), &self.runtime));
-        Ok(RwLock { reader, writer })
+        Ok(RwLock::new(&self.client.rwlock(key)?, &self.runtime))
     }
 
     /// As [`crate::Client::semaphore`].
@@ -151,8 +137,20 @@ impl Client {
         K: TryInto<Key>,
         K::Error: IntoKeyError,
     {
-        let semaphore = self.client.semaphore(key, limit)?;
-        Ok(Semaphore { semaphore, runtime: Arc::clone(&self.runtime) })
+        Ok(Semaphore::new(self.client.semaphore(key, limit)?, &self.runtime))
+    }
+
+    /// As [`crate::Client::slots`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn slots<K>(&self, key: K) -> Result<Slots>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        Ok(Slots::new(self.client.slots(key)?, &self.runtime))
     }
 
     /// As [`crate::Client::election`].
@@ -189,6 +187,19 @@ impl Client {
     /// As there.
     pub fn jobs(&self, prefix: &str) -> Result<Vec<(Key, Run)>> {
         self.runtime.wait(self.client.jobs(prefix))
+    }
+
+    /// As [`crate::Client::forget`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn forget<K>(&self, key: K) -> Result<Forgotten>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        self.runtime.wait(self.client.forget(key))
     }
 
     /// As [`crate::Client::lock_all`].
@@ -328,100 +339,6 @@ impl Lock {
 
     fn guard(&self, guard: crate::Guard) -> Guard {
         Guard { guard, runtime: Arc::clone(&self.runtime) }
-    }
-}
-
-impl RwLock {
-    /// As [`crate::RwLock::reader`].
-    #[must_use]
-    pub const fn reader(&self) -> &Lock {
-        &self.reader
-    }
-
-    /// As [`crate::RwLock::writer`].
-    #[must_use]
-    pub const fn writer(&self) -> &Lock {
-        &self.writer
-    }
-
-    /// As [`crate::RwLock::read`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn read(&self) -> Result<Guard> {
-        self.reader.lock()
-    }
-
-    /// As [`crate::RwLock::write`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn write(&self) -> Result<Guard> {
-        self.writer.lock()
-    }
-
-    /// As [`crate::RwLock::try_read`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn try_read(&self) -> Result<Option<Guard>> {
-        self.reader.try_lock()
-    }
-
-    /// As [`crate::RwLock::try_write`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn try_write(&self) -> Result<Option<Guard>> {
-        self.writer.try_lock()
-    }
-}
-
-impl Semaphore {
-    /// As [`crate::Semaphore::limit`].
-    #[must_use]
-    pub const fn limit(&self) -> u32 {
-        self.semaphore.limit()
-    }
-
-    /// As [`crate::Semaphore::units`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn units(&self, units: u32) -> Result<Lock> {
-        Ok(Lock::new(self.semaphore.units(units)?, &self.runtime))
-    }
-
-    /// As [`crate::Semaphore::acquire`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn acquire(&self) -> Result<Guard> {
-        self.acquire_many(1)
-    }
-
-    /// As [`crate::Semaphore::acquire_many`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn acquire_many(&self, units: u32) -> Result<Guard> {
-        self.units(units)?.lock()
-    }
-
-    /// As [`crate::Semaphore::try_acquire`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub fn try_acquire(&self) -> Result<Option<Guard>> {
-        self.units(1)?.try_lock()
     }
 }
 

@@ -12,6 +12,7 @@ use crate::checkup;
 use crate::election::Election;
 use crate::error::{Error, ErrorKind, Result};
 use crate::examination::Examination;
+use crate::forget::{Forgotten, forget};
 use crate::guard::Guard;
 use crate::job::{self, Job, Run, Schedule};
 use crate::limiter::{Away, Limiter, Limiters};
@@ -21,6 +22,7 @@ use crate::property::{Properties, Property};
 use crate::rwlock::RwLock;
 use crate::semaphore::Semaphore;
 use crate::session::{Handle, Settings};
+use crate::slots::Slots;
 use crate::store::Store;
 use crate::stores;
 
@@ -199,6 +201,41 @@ impl Client {
             format!("a limit of {limit} is not between 1 and {max}", max = Semaphore::MAX_LIMIT);
         let error = self.handle.error(ErrorKind::Invalid, "make a semaphore of", detail);
         Err(error.about(lock.key()))
+    }
+
+    /// Units of `key`, of which the store knows how many there are, and an operator can change it. No
+    /// IO happens yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when `key` is no key, [`ErrorKind::Unsupported`] for a store that does
+    /// not count or keeps no records.
+    pub fn slots<K>(&self, key: K) -> Result<Slots>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        Slots::new(&self.lock(key, Share::WRITER)?)
+    }
+
+    /// Forgets what is remembered of `key`: the runs of a job, which is then done again, the history of
+    /// an election, the count of a limiter, the number of slots.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves it open whether it was forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Invalid`] when `key` is no key, [`ErrorKind::Unsupported`] for a store that keeps
+    /// no records, [`ErrorKind::Disagrees`] while units of a semaphore are held; and when the store
+    /// cannot be reached or refuses.
+    pub async fn forget<K>(&self, key: K) -> Result<Forgotten>
+    where
+        K: TryInto<Key>,
+        K::Error: IntoKeyError,
+    {
+        forget(&self.mutex(key)?).await
     }
 
     /// A rate, as in `"100/s"`, that all who use the store and the key keep to together: see

@@ -188,7 +188,7 @@ impl Election {
     pub async fn leader(&self) -> Result<Option<Leadership>> {
         let (handle, key) = (self.lock.handle(), self.lock.key());
         let looking = handle.store().inspect(key);
-        let line = handle.answered_soon("look at", looking).await;
+        let line = handle.answered("look at", looking).await;
         let line = line.map_err(|error| error.about(key))?;
         Ok(line.holders.into_iter().next().map(|party| Leadership {
             term: party.fence,

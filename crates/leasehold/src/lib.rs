@@ -9,6 +9,7 @@ mod election;
 mod error;
 mod examination;
 pub mod fence;
+mod forget;
 mod guard;
 mod job;
 mod kept;
@@ -20,6 +21,7 @@ mod random;
 mod rwlock;
 mod semaphore;
 mod session;
+mod slots;
 mod store;
 pub mod stores;
 
@@ -28,6 +30,7 @@ pub use detached::{Grant, Standing};
 pub use election::{Election, Leader, Leadership, Observed};
 pub use error::{Effect, Error, ErrorKind, Result};
 pub use examination::{ClockOffset, Examination, Examined, Finding, Probe, RoundTrip, Severity};
+pub use forget::Forgotten;
 pub use guard::{Guard, Released};
 pub use job::{Begin, Job, Run, Schedule, Turn};
 pub use leasehold_core as core;
@@ -42,6 +45,7 @@ pub use property::{Properties, Property};
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;
 pub use session::Wait;
+pub use slots::Slots;
 pub use store::{Guarantees, LeaseScope, Store};
 
 /// Runs a documentation example.

@@ -11,7 +11,8 @@ use crate::lock::Lock;
 ///
 /// Fair: a claim of many units is not overtaken by later ones of few. All who use the key have to
 /// give the same limit; who sees another one than those in line is refused with both numbers
-/// ([`ErrorKind::Disagrees`]). To change it, let those with the old one finish first.
+/// ([`ErrorKind::Disagrees`]). To change it, let those with the old one finish first, or keep it in
+/// the store from the beginning: [`Slots`](crate::Slots).
 ///
 /// Fences are unique, but not ordered among holders that hold beside each other.
 ///

@@ -139,6 +139,35 @@ pub(crate) struct Jobs {
     pub(crate) json: bool,
 }
 
+/// Tell or set how many slots a key has
+///
+/// With N, N slots from now on, for all who ask by --slots stored: work that holds one is not
+/// disturbed, whoever comes next goes by the new number, and whoever waits already keeps the part
+/// of the whole that it asked for. Without N, prints the number; exits with 1 if nobody set one.
+#[derive(Debug, Group)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct Slots {
+    /// What has slots: 1 to 512 bytes of UTF-8
+    #[arg(value_parser = key)]
+    pub(crate) key: Key,
+    /// How many: 1 to 65535
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(leasehold::Slots::MAX)))]
+    pub(crate) n: Option<u32>,
+}
+
+/// Forget what is remembered of a key
+///
+/// The runs of a job (`once`), which is then done again when it is next asked for; the history of an
+/// election; the count of a limiter; the number of slots. Exits with 75 while somebody holds the key:
+/// nothing is forgotten then.
+#[derive(Debug, Group)]
+#[command(after_long_help = exit::HELP)]
+pub(crate) struct Forget {
+    /// What to forget about: 1 to 512 bytes of UTF-8
+    #[arg(value_parser = key)]
+    pub(crate) key: Key,
+}
+
 /// Take a permit out of a rate, and run a command if there is one
 ///
 /// All who use the store and KEY keep to the rate together: permits come back evenly, and no more

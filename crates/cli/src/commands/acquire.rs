@@ -36,7 +36,7 @@ pub(crate) async fn acquire(
         .demand(settings.demanded())
         .build()
         .map_err(|error| settings.blame(error))?;
-    let lock = waiting::lock_of(&client, &args.key, &args.sharing)?.note(&settings.note)?;
+    let lock = waiting::lock_of(&client, &args.key, &args.sharing).await?.note(&settings.note)?;
     let mut signals = Signals::listen()?;
     let asked = waiting::ask(lock, settings.wait, codes(&args.asking), &mut signals, output).await;
     let outcome = match asked {

@@ -106,13 +106,25 @@ fn facts(party: &Party, verb: &str) -> String {
         None => {}
     }
     facts.extend(party.fence.map(|fence| format!("fence {fence}")));
-    if party.limit != 1 {
-        facts.push(format!("{} of {}", party.units, party.limit));
-    }
+    facts.extend(share(party.units, party.limit));
     if facts.is_empty() {
         return String::new();
     }
     format!("  {FAINT}{}{FAINT:#}", facts.join(", "))
+}
+
+/// How much of the key it has; nothing for a mutex.
+fn share(units: u32, limit: u32) -> Option<String> {
+    match (units, limit) {
+        (_, 1) => None,
+        (1, u32::MAX) => Some("reads".to_owned()),
+        (u32::MAX, u32::MAX) => Some("writes".to_owned()),
+        // Of stored slots: a part of the whole.
+        (_, u32::MAX) => {
+            Some(format!("{:.1} % of the whole", f64::from(units) / f64::from(limit) * 100.0))
+        }
+        _ => Some(format!("{units} of {limit}")),
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +157,14 @@ mod tests {
              2. c\\u{1b}:3  waiting 12s, lapses in 29s unless renewed\n"
         );
         assert!(human("k", &Line::default()).contains("free"));
+    }
+
+    #[test]
+    fn people_see_which_share_somebody_has() {
+        let shares =
+            [(1, 1), (1, 3), (1, u32::MAX), (u32::MAX, u32::MAX), (u32::MAX / 3, u32::MAX)];
+        let shown = shares.map(|(units, limit)| share(units, limit).unwrap_or_default());
+        assert_eq!(shown, ["", "1 of 3", "reads", "writes", "33.3 % of the whole"]);
     }
 
     #[test]

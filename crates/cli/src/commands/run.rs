@@ -74,9 +74,9 @@ pub(crate) enum Claimed<'a> {
 
 impl Claimed<'_> {
     /// The lock to wait for, and what its hold then is.
-    fn of(&self, client: &Client) -> leasehold::Result<(Lock, Then)> {
+    async fn of(&self, client: &Client) -> leasehold::Result<(Lock, Then)> {
         Ok(match self {
-            Self::Lock(key, sharing) => (waiting::lock_of(client, key, sharing)?, Then::Hold),
+            Self::Lock(key, sharing) => (waiting::lock_of(client, key, sharing).await?, Then::Hold),
             Self::Office(name) => {
                 let office = client.election((*name).clone())?;
                 (office.lock().clone(), Then::TakeOffice(office))
@@ -108,7 +108,7 @@ pub(crate) async fn under(
         builder = builder.max_hold(max_hold.value);
     }
     let client = builder.build().map_err(|error| settings.blame(error))?;
-    let (lock, then) = claimed.of(&client)?;
+    let (lock, then) = claimed.of(&client).await?;
     let lock = lock.note(&settings.note)?;
 
     let mut signals = Signals::listen()?;

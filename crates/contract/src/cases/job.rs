@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use leasehold::{Begin, Client, ErrorKind, Job, Property, Schedule, Turn};
+use leasehold::{Away, Begin, Client, ErrorKind, Forgotten, Job, Property, Schedule, Turn};
 
 use crate::Bench;
 use crate::actor::{Actor, PATIENT, client, key, soon};
@@ -172,4 +172,42 @@ pub(crate) async fn jobs_are_listed_with_their_last_runs(bench: &dyn Bench) {
     let all = names(client.jobs("").await.expect("answers"));
     assert_eq!(all, [own("a"), own("b/1"), own("b/2")]);
     assert_eq!(names(client.jobs("b/").await.expect("answers")), [own("b/1"), own("b/2")]);
+}
+
+pub(crate) async fn what_is_forgotten_begins_anew(bench: &dyn Bench) {
+    let client = client(bench.handle(), PATIENT);
+    if !keeps(bench) {
+        let error = client.forget("job").await.expect_err("there is nothing to forget");
+        assert_eq!((error.kind(), error.key()), (ErrorKind::Unsupported, Some(&key("job"))));
+        return;
+    }
+    let listed = async || client.jobs("").await.expect("answers").len();
+    assert_eq!(client.forget("job").await.expect("answers"), Forgotten::Nothing);
+    let job = version(&client, "v1");
+    turn(&job).await.succeed().await.expect("is written down");
+    assert!(matches!(job.begin().await.expect("answers"), Begin::Ran(_)));
+    assert_eq!(listed().await, 1);
+
+    assert_eq!(client.forget("job").await.expect("answers"), Forgotten::Done);
+    assert_eq!(listed().await, 0);
+    assert_eq!(job.last().await.expect("answers"), None);
+    assert_eq!(client.forget("job").await.expect("answers"), Forgotten::Nothing);
+    let again = turn(&job).await;
+    let busy = client.forget("job").await.expect("answers");
+    assert!(matches!(busy, Forgotten::Held(_)), "what runs is not forgotten: {busy:?}");
+    again.succeed().await.expect("is written down");
+    assert_eq!(listed().await, 1);
+
+    let limiter = client.limiter("rate", "1/h", Away::Closed).expect("a limiter");
+    // One whose fate is not known counts as taken.
+    limiter.try_acquire(1).await.ok();
+    let remaining = async || loop {
+        match limiter.peek().await {
+            Ok(decision) => return decision.remaining,
+            Err(error) => assert!(error.is_transient(), "{error}"),
+        }
+    };
+    assert_eq!(remaining().await, 0);
+    assert_eq!(client.forget("rate").await.expect("answers"), Forgotten::Done);
+    assert_eq!(remaining().await, 1);
 }

@@ -100,6 +100,7 @@ macro_rules! each_case {
                 a_downgrade_after_the_loss_says_lost,
                 a_note_changes_under_a_guard,
                 a_semaphore_lets_in_its_limit_and_names_another,
+                the_number_of_stored_slots_changes_while_they_are_held,
                 locking_again_inside_a_run_is_an_error_and_not_a_hang;
             many:
                 many_keys_are_locked_all_or_nothing,
@@ -116,7 +117,8 @@ macro_rules! each_case {
                 a_job_is_not_written_down_by_who_lost_its_lock,
                 a_job_that_failed_is_tried_as_often_as_wanted,
                 a_job_through_lost_replies_is_done_once,
-                jobs_are_listed_with_their_last_runs;
+                jobs_are_listed_with_their_last_runs,
+                what_is_forgotten_begins_anew;
             cancel:
                 rule_6_a_dropped_enter_is_undone_by_a_leave,
                 rule_6_a_dropped_enter_alone_lasts_one_ttl_at_most,

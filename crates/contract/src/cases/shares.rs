@@ -258,3 +258,44 @@ pub(crate) async fn locking_again_inside_a_run_is_an_error_and_not_a_hang(bench:
         soon("the run", inside).await.expect("runs");
     }
 }
+
+pub(crate) async fn the_number_of_stored_slots_changes_while_they_are_held(bench: &dyn Bench) {
+    if !counts(bench) {
+        return;
+    }
+    let [alice, bob] = [client(bench.handle(), PATIENT), client(bench.handle(), PATIENT)];
+    let [ours, theirs] = [alice.slots("k").expect("slots"), bob.slots("k").expect("slots")];
+    assert_eq!(ours.get().await.expect("answers"), None);
+    let error = ours.acquire().await.expect_err("nobody has said how many there are");
+    assert_eq!((error.kind(), error.key()), (ErrorKind::Invalid, Some(&key("k"))), "{error}");
+    for number in [0, leasehold::Slots::MAX + 1] {
+        let error = ours.set(number).await.expect_err("no number of slots");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+    ours.set(2).await.expect("is written down");
+    assert_eq!(theirs.get().await.expect("answers"), Some(2));
+    let error = theirs.units(3).await.expect_err("more than there are");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    let [one, two] = [held("one", ours.acquire()).await, held("two", theirs.acquire()).await];
+    assert!(theirs.try_acquire().await.expect("answers").is_none(), "two of two are held");
+
+    theirs.set(4).await.expect("is written down");
+    assert!(theirs.try_acquire().await.expect("answers").is_none(), "nobody who holds is cut off");
+    one.check().expect("held");
+    one.release().await.expect("releases");
+    let [three, four] =
+        [held("a fourth", ours.acquire()).await, held("one", theirs.acquire()).await];
+    assert!(ours.try_acquire().await.expect("answers").is_none(), "a half and two fourths");
+
+    ours.set(1).await.expect("is written down");
+    let alone = tokio::spawn(async move { theirs.acquire().await });
+    line_is(&alice, "k", 3, 1).await;
+    for guard in [two, three] {
+        assert_eq!(guard.release().await.expect("releases"), Released::Held);
+    }
+    line_is(&alice, "k", 1, 1).await;
+    assert_eq!(four.release().await.expect("releases"), Released::Held);
+    let alone = soon("alone", alone).await.expect("no panic").expect("granted");
+    assert!(alice.mutex("k").expect("a mutex").try_lock().await.expect("answers").is_none());
+    alone.release().await.expect("releases");
+}

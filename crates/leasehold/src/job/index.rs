@@ -36,11 +36,25 @@ pub(super) async fn enter(handle: &Handle, job: &Key) {
 }
 
 async fn try_enter(handle: &Handle, job: &Key) -> Result<()> {
+    change(handle, job, |keys| keys.insert(job.as_str().to_owned())).await
+}
+
+/// Takes a job off the list.
+pub(crate) async fn unlist(handle: &Handle, job: &Key) -> Result<()> {
+    change(handle, job, |keys| keys.remove(job.as_str())).await
+}
+
+/// Changes the list, until `change` says that there is nothing to do.
+async fn change(
+    handle: &Handle,
+    job: &Key,
+    change: impl Fn(&mut BTreeSet<String>) -> bool,
+) -> Result<()> {
     let Some(key) = key() else { return Ok(()) };
     for _ in 0..TRIES {
         let (jobs, reading) = kept::read::<Jobs>(handle, &key, KIND).await?;
         let mut jobs = jobs.unwrap_or_default();
-        if !jobs.keys.insert(job.as_str().to_owned()) {
+        if !change(&mut jobs.keys) {
             return Ok(());
         }
         let Some(record) = kept::record(KIND, &jobs, Record::MAX_KEEP) else {

@@ -17,7 +17,7 @@ use crate::kept;
 use crate::lock::{Attempt, Lock};
 use crate::property::Property;
 
-pub(crate) use self::index::all;
+pub(crate) use self::index::{all, unlist};
 pub use self::schedule::Schedule;
 pub use self::state::Run;
 

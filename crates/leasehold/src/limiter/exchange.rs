@@ -132,8 +132,7 @@ async fn exchange(shared: &Shared) -> Result<Option<Brought>, (Error, bool)> {
 }
 
 async fn take(shared: &Shared) -> Result<Option<(Meter, u32)>> {
-    let (written, now) = read(shared).await?;
-    let (version, written) = written.unzip();
+    let (version, written, now) = read(shared).await?;
     let (mut meter, turned) = Meter::opened(shared.quota, written, now);
     let taken = shared.plan(&meter);
     meter.take(taken);
@@ -168,22 +167,25 @@ fn record(meter: &Meter) -> Result<Record> {
         .ok_or_else(|| Error::new(ErrorKind::Invalid, ATTEMPT, "its record is too large"))
 }
 
-/// The record, and the time by the clock that the fleet goes by.
-async fn read(shared: &Shared) -> Result<(Option<(Version, Meter)>, Now)> {
+/// The record's version, what it says, and the time by the clock that the fleet goes by.
+async fn read(shared: &Shared) -> Result<(Option<Version>, Option<Meter>, Now)> {
     let reading = shared.store.read(&shared.key).await?;
     let now = reading.at.map_or_else(|| Now::Own(clock::wall()), Now::Store);
-    let Some(written) = reading.written else { return Ok((None, now)) };
+    let Some(written) = reading.written else { return Ok((None, None, now)) };
     let corrupt = |detail: String| {
         Error::new(ErrorKind::Corrupt, ATTEMPT, format!("the key has a record: {detail}"))
     };
-    let body: Body = kept::parse(&written.value, KIND).map_err(corrupt)?;
+    let version = Some(written.version);
+    let Some(body) = kept::parse::<Body>(&written.value, KIND).map_err(corrupt)? else {
+        return Ok((version, None, now));
+    };
     let Body { permits, period_ns: period, burst, at_ns: at, debt } = body;
     let debt = debt.parse().ok();
     let parts = debt.map(|debt| Parts { permits, period, burst, at, debt });
     let meter = parts.and_then(Meter::from_parts);
     let meter = meter.ok_or_else(|| corrupt("it is damaged: its numbers make no sense".into()))?;
     shared.compare(&meter);
-    Ok((Some((written.version, meter)), now))
+    Ok((version, Some(meter), now))
 }
 
 /// What the store has, with nothing taken.
@@ -192,8 +194,8 @@ pub(super) async fn look(shared: &Shared) -> Result<Meter> {
         let detail = format!("no answer within {ANSWER:?}");
         Err(Error::new(ErrorKind::Unavailable, ATTEMPT, detail))
     });
-    let (written, now) = looked.map_err(|error| told(shared, error))?;
-    Ok(Meter::opened(shared.quota, written.map(|(_, meter)| meter), now).0)
+    let (_, written, now) = looked.map_err(|error| told(shared, error))?;
+    Ok(Meter::opened(shared.quota, written, now).0)
 }
 
 fn told(shared: &Shared, error: Error) -> Error {

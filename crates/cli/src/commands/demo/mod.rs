@@ -1,5 +1,7 @@
 //! `leasehold demo`: the picture of a distributed lock, live, with real processes.
 
+mod duties;
+mod locking;
 mod svg;
 mod timeline;
 mod worker;
@@ -8,12 +10,12 @@ use std::fs::File;
 use std::io::{self, Error, ErrorKind, Write as _};
 use std::time::{Duration, Instant};
 
-use leasehold::Fence;
 use leasehold::fence::StaleFence;
+use leasehold::{Fence, Property};
 use rustix::process::{Pid, Signal, kill_process};
 
 use timeline::{Actor, Timeline, Tone};
-use worker::{Node, Order, Report};
+use worker::{Node, Report};
 pub(crate) use worker::{main as node_main, node_arguments};
 
 use super::Outcome;
@@ -37,15 +39,20 @@ pub(crate) fn demo(args: &Demo, common: &Common, output: Output) -> Result<Outco
                        another --store, or none";
         return Err(Failure::new(exit::USAGE, message));
     }
-    let shown =
-        leasehold::stores::connect(store).map_err(|error| settings.blame(error))?.to_string();
+    let connected = leasehold::stores::connect(store).map_err(|error| settings.blame(error))?;
+    let shown = connected.to_string();
+    let remembers = connected.guarantees().has(Property::Records);
     let cannot_write = |error: io::Error| {
         Failure::new(exit::USAGE, format!("cannot write {}: {error}", args.svg.display()))
     };
     // Before the play: nobody wants to learn it after.
     let mut drawn = File::create(&args.svg).map_err(cannot_write)?;
     output.note(format_args!("two nodes, one lock, TTL {TTL:?}, over {shown}"));
-    let drawing = match play(store, &shown) {
+    if !remembers {
+        output
+            .note(format_args!("no scenes of an election and a job: this store keeps no records"));
+    }
+    let drawing = match play(store, &shown, remembers) {
         Ok(drawing) => drawing,
         // Nobody looks any more.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(Outcome::OK),
@@ -58,19 +65,38 @@ pub(crate) fn demo(args: &Demo, common: &Common, output: Output) -> Result<Outco
     Ok(Outcome::OK)
 }
 
+/// The keys that the demo plays with.
+#[derive(Debug)]
+struct Keys {
+    lock: String,
+    office: String,
+    job: String,
+}
+
+impl Keys {
+    fn below(key: &str) -> Self {
+        Self { lock: key.to_owned(), office: format!("{key}/leader"), job: format!("{key}/job") }
+    }
+}
+
 /// Plays it on the store at `store` (shown as `shown`, without its password) and returns the
-/// timeline as an SVG.
-fn play(store: &str, shown: &str) -> io::Result<String> {
+/// timeline as an SVG. A store that remembers nothing has no elections and jobs.
+fn play(store: &str, shown: &str, remembers: bool) -> io::Result<String> {
     let key = format!("leasehold-demo/{}", std::process::id());
+    let start = |node| Node::start(actor(node).name(), store, &key, TTL);
     let mut stage = Stage {
         timeline: Timeline::new(),
-        nodes: [Node::start("Node A", store, &key, TTL)?, Node::start("Node B", store, &key, TTL)?],
+        nodes: [start(0)?, start(1)?],
         resource: Resource::default(),
+        store,
+        keys: Keys::below(&key),
     };
-    let (winner, fence) = stage.contention(&key)?;
-    stage.hand_over(winner, fence)?;
-    let (survivor, fence) = stage.crash(1 - winner, store, &key)?;
-    stage.pause(survivor, fence)?;
+    stage.lock_scenes()?;
+    if remembers {
+        stage.election()?;
+        stage.job()?;
+        stage.clean_up()?;
+    }
     Ok(svg::draw(&stage.timeline.scenes, shown))
 }
 
@@ -88,122 +114,19 @@ impl Resource {
     }
 }
 
-struct Stage {
+struct Stage<'a> {
     timeline: Timeline,
     nodes: [Node; 2],
     resource: Resource,
+    store: &'a str,
+    keys: Keys,
 }
 
 const fn actor(node: usize) -> Actor {
     if node == 0 { Actor::NodeA } else { Actor::NodeB }
 }
 
-impl Stage {
-    /// Both ask at the same moment: one is granted, the other refused. Returns the winner.
-    fn contention(&mut self, key: &str) -> io::Result<(usize, u64)> {
-        self.timeline.scene("Two nodes ask for the same key at the same moment: one is granted")?;
-        for node in 0..2 {
-            self.nodes[node].tell(Order::Try)?;
-            let text = format!("lock {key:?} for {TTL:?}");
-            self.timeline.arrow(actor(node), Actor::Service, Tone::Plain, text)?;
-        }
-        let mut won = None;
-        let mut refused = None;
-        for node in 0..2 {
-            match self.nodes[node].report()? {
-                Report::Granted { fence } => won = Some((node, fence)),
-                Report::Refused { holder, left } => refused = Some((node, holder, left)),
-                other => return Err(unexpected(&other)),
-            }
-        }
-        let (Some((winner, fence)), Some((loser, holder, left))) = (won, refused) else {
-            return Err(Error::other("of two nodes one should be granted a free lock"));
-        };
-        self.granted(winner, fence, "granted")?;
-        let left = left.map_or(String::new(), |left| format!(", {} ms left", left.as_millis()));
-        let text = format!("denied: held by {holder}{left}");
-        self.timeline.arrow(Actor::Service, actor(loser), Tone::Refused, text)?;
-        Ok((winner, fence))
-    }
-
-    /// The loser waits; the winner works and releases; the loser is woken. Leaves the lock free.
-    fn hand_over(&mut self, winner: usize, fence: u64) -> io::Result<()> {
-        let waiter = 1 - winner;
-        self.timeline.scene("The other waits its turn and is woken by the release")?;
-        self.wait(waiter)?;
-        self.write(winner, fence)?;
-        self.release(winner)?;
-        let released = Instant::now();
-        let fence = self.awaited(waiter)?;
-        let text = format!("woken and granted after {:.1} ms", millis(released));
-        self.granted(waiter, fence, &text)?;
-        self.write(waiter, fence)?;
-        self.release(waiter)
-    }
-
-    /// The holder is killed; the lock frees itself. Returns the next holder.
-    fn crash(&mut self, victim: usize, store: &str, key: &str) -> io::Result<(usize, u64)> {
-        let waiter = 1 - victim;
-        self.timeline.scene("A holder crashes: its lock frees itself")?;
-        let fence = self.lock(victim)?;
-        self.granted(victim, fence, "granted")?;
-        self.wait(waiter)?;
-        self.nodes[victim].process.kill()?;
-        let killed = Instant::now();
-        self.timeline.remark(
-            actor(victim),
-            Tone::Bad,
-            "killed (SIGKILL) in its critical section",
-        )?;
-        let fence = self.awaited(waiter)?;
-        let text = format!("freed and granted after {:.0} ms", millis(killed));
-        self.granted(waiter, fence, &text)?;
-        self.write(waiter, fence)?;
-        self.nodes[victim] = Node::start(actor(victim).name(), store, key, TTL)?;
-        Ok((waiter, fence))
-    }
-
-    /// The holder is paused past its lease and writes late: the resource refuses its old fence.
-    fn pause(&mut self, sleeper: usize, old: u64) -> io::Result<()> {
-        let waiter = 1 - sleeper;
-        self.timeline
-            .scene("A holder is paused past its lease: the fence protects the resource")?;
-        self.wait(waiter)?;
-        self.signal(sleeper, Signal::STOP)?;
-        let stopped = Instant::now();
-        self.timeline.remark(actor(sleeper), Tone::Bad, "paused (SIGSTOP), renews no more")?;
-        let fence = self.awaited(waiter)?;
-        let text = format!("lapsed and granted after {:.1} s", stopped.elapsed().as_secs_f64());
-        self.granted(waiter, fence, &text)?;
-        self.write(waiter, fence)?;
-        self.signal(sleeper, Signal::CONT)?;
-        self.timeline.remark(actor(sleeper), Tone::Plain, "wakes and knows nothing of it")?;
-        // A node that asked its guard first would stop here; this one writes all the same.
-        let good = self.nodes[sleeper].ask(Order::Check)? == (Report::Checked { good: true });
-        self.write(sleeper, old)?;
-        let text = if good { "check(): still held" } else { "check(): lost, as its guard says" };
-        self.timeline.remark(actor(sleeper), Tone::Plain, text)?;
-        self.release(waiter)
-    }
-
-    fn lock(&mut self, node: usize) -> io::Result<u64> {
-        self.timeline.arrow(actor(node), Actor::Service, Tone::Plain, "lock")?;
-        match self.nodes[node].ask(Order::Lock)? {
-            Report::Granted { fence } => Ok(fence),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Refused first, so that everyone sees who holds; then in line.
-    fn wait(&mut self, node: usize) -> io::Result<()> {
-        let Report::Refused { holder, .. } = self.nodes[node].ask(Order::Try)? else {
-            return Err(Error::other("a held lock was granted again"));
-        };
-        self.nodes[node].tell(Order::Lock)?;
-        let text = format!("wait in line behind {holder}");
-        self.timeline.arrow(actor(node), Actor::Service, Tone::Refused, text)
-    }
-
+impl Stage<'_> {
     fn awaited(&mut self, node: usize) -> io::Result<u64> {
         match self.nodes[node].report()? {
             Report::Granted { fence } => Ok(fence),
@@ -216,31 +139,18 @@ impl Stage {
         self.timeline.arrow(Actor::Service, actor(node), Tone::Good, text)
     }
 
-    fn write(&mut self, node: usize, fence: u64) -> io::Result<()> {
-        std::thread::sleep(WORK);
-        let text = format!("write under fence {fence}");
-        self.timeline.arrow(actor(node), Actor::Resource, Tone::Plain, text)?;
-        let Err(stale) = self.resource.write(Fence::new(fence)) else {
-            return self.timeline.arrow(Actor::Resource, actor(node), Tone::Good, "accepted");
-        };
-        let text = format!("refused: stale, has seen fence {}", stale.greatest);
-        self.timeline.arrow(Actor::Resource, actor(node), Tone::Bad, text)
+    /// Kills a node, and says when.
+    fn kill(&mut self, victim: usize, how: &str) -> io::Result<Instant> {
+        self.nodes[victim].process.kill()?;
+        let killed = Instant::now();
+        self.timeline.remark(actor(victim), Tone::Bad, how)?;
+        Ok(killed)
     }
 
-    fn release(&mut self, node: usize) -> io::Result<()> {
-        self.timeline.arrow(
-            actor(node),
-            Actor::Service,
-            Tone::Plain,
-            "release, if it is still mine",
-        )?;
-        match self.nodes[node].ask(Order::Release)? {
-            Report::Released { ours: true } => Ok(()),
-            Report::Released { ours: false } => {
-                self.timeline.arrow(Actor::Service, actor(node), Tone::Refused, "it was not yours")
-            }
-            other => Err(unexpected(&other)),
-        }
+    /// Starts a node that was killed again.
+    fn restart(&mut self, node: usize) -> io::Result<()> {
+        self.nodes[node] = Node::start(actor(node).name(), self.store, &self.keys.lock, TTL)?;
+        Ok(())
     }
 
     fn signal(&self, node: usize, signal: Signal) -> io::Result<()> {

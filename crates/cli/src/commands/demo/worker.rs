@@ -1,11 +1,15 @@
 //! A node of the demo: a process of its own that does as it is told on its standard input and
-//! says what happened on its standard output, a line each.
+//! says what happened on its standard output, a line of JSON each.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use leasehold::blocking::{Attempt, Client, Guard};
+use leasehold::blocking::{Attempt, Begin, Client, Election, Guard, Job, Leader, Lock, Turn};
+use leasehold::{Forgotten, Schedule};
+use serde::{Deserialize, Serialize};
+
+use super::Keys;
 
 /// The hidden argument that makes this program a node: followed by name, key and TTL.
 const ARGUMENT: &str = "__demo-node";
@@ -18,7 +22,7 @@ pub(crate) fn node_arguments() -> Option<Vec<String>> {
 }
 
 /// What a node is told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Order {
     /// Take the lock if it is free.
     Try,
@@ -28,61 +32,52 @@ pub(super) enum Order {
     Check,
     /// Release.
     Release,
-}
-
-impl Order {
-    const ALL: [Self; 4] = [Self::Try, Self::Lock, Self::Check, Self::Release];
-
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Try => "try",
-            Self::Lock => "lock",
-            Self::Check => "check",
-            Self::Release => "release",
-        }
-    }
+    /// Wait for the office, to lead at this address.
+    Campaign(String),
+    /// Lead at another address.
+    Proclaim(String),
+    /// Say who leads.
+    WhoLeads,
+    /// Begin the job if nobody does it.
+    Begin,
+    /// Begin the job after whoever does it.
+    BeginOrWait,
+    /// Write down that the job is done.
+    Succeed,
+    /// Leave nothing in the store.
+    CleanUp,
 }
 
 /// What a node says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Report {
-    Granted { fence: u64 },
-    Refused { holder: String, left: Option<Duration> },
-    Checked { good: bool },
-    Released { ours: bool },
-    Failed { why: String },
-}
-
-impl Report {
-    fn write(&self) -> String {
-        match self {
-            Self::Granted { fence } => format!("granted {fence}"),
-            Self::Refused { holder, left } => {
-                let left = left.map_or(-1, |left| i64::try_from(left.as_millis()).unwrap_or(-1));
-                format!("refused {left} {holder}")
-            }
-            Self::Checked { good } => format!("checked {good}"),
-            Self::Released { ours } => format!("released {ours}"),
-            Self::Failed { why } => format!("failed {}", why.replace('\n', " ")),
-        }
-    }
-
-    fn read(line: &str) -> Option<Self> {
-        let (word, rest) = line.split_once(' ')?;
-        Some(match word {
-            "granted" => Self::Granted { fence: rest.parse().ok()? },
-            "refused" => {
-                let (left, holder) = rest.split_once(' ')?;
-                let left = left.parse::<i64>().ok()?;
-                let left = u64::try_from(left).ok().map(Duration::from_millis);
-                Self::Refused { holder: holder.to_owned(), left }
-            }
-            "checked" => Self::Checked { good: rest.parse().ok()? },
-            "released" => Self::Released { ours: rest.parse().ok()? },
-            "failed" => Self::Failed { why: rest.to_owned() },
-            _ => return None,
-        })
-    }
+    /// The lock, the office, or the turn.
+    Granted {
+        fence: u64,
+    },
+    Refused {
+        holder: String,
+        left: Option<Duration>,
+    },
+    Checked {
+        good: bool,
+    },
+    Released {
+        ours: bool,
+    },
+    /// Of an office: at which address.
+    Leads {
+        address: Option<String>,
+    },
+    /// Of a job: it is done.
+    Ran {
+        owner: String,
+        took: Duration,
+    },
+    Done,
+    Failed {
+        why: String,
+    },
 }
 
 /// A node as the demo sees it. Killed when it is dropped.
@@ -113,20 +108,20 @@ impl Node {
         Ok(Self { process, orders, reports })
     }
 
-    pub(super) fn tell(&mut self, order: Order) -> std::io::Result<()> {
-        writeln!(self.orders, "{}", order.word())
+    pub(super) fn tell(&mut self, order: &Order) -> std::io::Result<()> {
+        writeln!(self.orders, "{}", serde_json::to_string(order)?)
     }
 
     pub(super) fn report(&mut self) -> std::io::Result<Report> {
         let line = self.reports.next().transpose()?.unwrap_or_default();
-        match Report::read(&line) {
-            Some(Report::Failed { why }) => Err(std::io::Error::other(why)),
-            Some(report) => Ok(report),
-            None => Err(std::io::Error::other(format!("a node of the demo ended: {line:?}"))),
+        match serde_json::from_str(&line) {
+            Ok(Report::Failed { why }) => Err(std::io::Error::other(why)),
+            Ok(report) => Ok(report),
+            Err(_) => Err(std::io::Error::other(format!("a node of the demo ended: {line:?}"))),
         }
     }
 
-    pub(super) fn ask(&mut self, order: Order) -> std::io::Result<Report> {
+    pub(super) fn ask(&mut self, order: &Order) -> std::io::Result<Report> {
         self.tell(order)?;
         self.report()
     }
@@ -145,7 +140,7 @@ pub(crate) fn main(arguments: &[String]) -> std::process::ExitCode {
     match serve(arguments) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            println!("{}", Report::Failed { why: error.to_string() }.write());
+            let _ = say(&Report::Failed { why: error.to_string() });
             std::process::ExitCode::FAILURE
         }
     }
@@ -158,56 +153,114 @@ fn serve(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let store = std::env::var("LEASEHOLD_STORE")?;
     let ttl = Duration::from_millis(ttl.parse()?);
     let builder = leasehold::Client::builder().url(&store).ttl(ttl).owner(name);
-    let mutex = Client::build(builder)?.mutex(key.as_str())?;
-    let mut guard: Option<Guard> = None;
+    let mut actor = Actor::new(Client::build(builder)?, Keys::below(key))?;
     for line in std::io::stdin().lock().lines() {
-        let line = line?;
-        let Some(order) = Order::ALL.into_iter().find(|order| order.word() == line) else {
-            return Err(format!("no such order: {line:?}").into());
-        };
-        let report = match order {
-            Order::Try => match mutex.attempt()? {
-                Attempt::Held(held) => granted(&mut guard, held),
+        let order = serde_json::from_str(&line?)?;
+        say(&actor.obey(order)?)?;
+    }
+    Ok(())
+}
+
+fn say(report: &Report) -> Result<(), Box<dyn std::error::Error>> {
+    println!("{}", serde_json::to_string(report)?);
+    Ok(())
+}
+
+/// What a node has.
+struct Actor {
+    client: Client,
+    keys: Keys,
+    mutex: Lock,
+    guard: Option<Guard>,
+    office: Election,
+    leader: Option<Leader>,
+    turn: Option<Turn>,
+}
+
+impl Actor {
+    fn new(client: Client, keys: Keys) -> leasehold::Result<Self> {
+        let (mutex, office) =
+            (client.mutex(keys.lock.as_str())?, client.election(keys.office.as_str())?);
+        Ok(Self { client, keys, mutex, guard: None, office, leader: None, turn: None })
+    }
+
+    fn obey(&mut self, order: Order) -> leasehold::Result<Report> {
+        Ok(match order {
+            Order::Try => match self.mutex.attempt()? {
+                Attempt::Held(guard) => self.granted(guard),
                 Attempt::Refused(ahead) => {
                     let holder = ahead.holder.unwrap_or_default();
                     Report::Refused { holder: holder.owner.as_str().to_owned(), left: holder.left }
                 }
             },
-            Order::Lock => granted(&mut guard, mutex.lock()?),
+            Order::Lock => {
+                let guard = self.mutex.lock()?;
+                self.granted(guard)
+            }
             Order::Check => {
-                Report::Checked { good: guard.as_ref().is_some_and(|guard| guard.check().is_ok()) }
+                let guard = self.guard.as_ref();
+                Report::Checked { good: guard.is_some_and(|guard| guard.check().is_ok()) }
             }
             Order::Release => {
-                let released = guard.take().map(Guard::release).transpose()?;
+                let released = self.guard.take().map(Guard::release).transpose()?;
                 Report::Released { ours: released == Some(leasehold::Released::Held) }
             }
-        };
-        println!("{}", report.write());
+            Order::Campaign(address) => {
+                let leader = self.office.campaign(&address)?;
+                Report::Granted { fence: self.leader.insert(leader).term().get() }
+            }
+            Order::Proclaim(address) => {
+                self.leader.as_ref().map(|leader| leader.proclaim(&address)).transpose()?;
+                Report::Done
+            }
+            Order::WhoLeads => {
+                let leads = self.office.leader()?;
+                Report::Leads { address: leads.map(|leads| leads.note.as_str().to_owned()) }
+            }
+            Order::Begin => {
+                let begun = self.job()?.begin()?;
+                self.begun(begun)
+            }
+            Order::BeginOrWait => {
+                let begun = self.job()?.begin_or_wait()?;
+                self.begun(begun)
+            }
+            Order::Succeed => {
+                self.turn.take().map(Turn::succeed).transpose()?;
+                Report::Done
+            }
+            Order::CleanUp => {
+                self.leader.take().map(Leader::resign).transpose()?;
+                for key in [&self.keys.office, &self.keys.job] {
+                    if let Forgotten::Held(_) = self.client.forget(key.as_str())? {
+                        tracing::debug!(key, "somebody else plays with the demo's key");
+                    }
+                }
+                Report::Done
+            }
+        })
     }
-    Ok(())
-}
 
-fn granted(slot: &mut Option<Guard>, guard: Guard) -> Report {
-    let fence = guard.fence().get();
-    *slot = Some(guard);
-    Report::Granted { fence }
-}
+    fn granted(&mut self, guard: Guard) -> Report {
+        Report::Granted { fence: self.guard.insert(guard).fence().get() }
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn job(&self) -> leasehold::Result<Job> {
+        self.client.job(self.keys.job.as_str(), Schedule::version("v42")?)
+    }
 
-    #[test]
-    fn reports_survive_the_pipe() {
-        for report in [
-            Report::Granted { fence: u64::MAX },
-            Report::Refused { holder: "a b".into(), left: Some(Duration::from_millis(7)) },
-            Report::Refused { holder: String::new(), left: None },
-            Report::Checked { good: false },
-            Report::Released { ours: true },
-            Report::Failed { why: "no".into() },
-        ] {
-            assert_eq!(Report::read(&report.write()), Some(report));
+    fn begun(&mut self, begun: Begin) -> Report {
+        match begun {
+            Begin::Turn(turn) => Report::Granted { fence: self.turn.insert(turn).fence().get() },
+            Begin::Running(ahead) => {
+                let holder = ahead.holder.unwrap_or_default();
+                Report::Refused { holder: holder.owner.as_str().to_owned(), left: holder.left }
+            }
+            Begin::Ran(run) => {
+                let took = run.ended.unwrap_or_default().saturating_sub(run.started);
+                Report::Ran { owner: run.owner, took }
+            }
+            other => Report::Failed { why: format!("the job is neither ours nor done: {other:?}") },
         }
     }
 }
