@@ -11,6 +11,7 @@ mod examination;
 pub mod fence;
 mod forget;
 mod guard;
+pub mod guide;
 mod job;
 mod kept;
 pub mod limiter;

@@ -52,6 +52,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("detached", &["error", "clock", "session", "guard", "client"]),
     ("fence", &["error", "guard", "stores"]),
+    // Pages only.
+    ("guide", &[]),
     (
         "blocking",
         &[
