@@ -18,14 +18,10 @@ pub(crate) async fn slots(
         output.note(format_args!("{key} has {n} slots from now on"));
         return Ok(Outcome::OK);
     }
-    match slots.get().await? {
-        Some(n) => {
-            output.print(&format!("{n}\n"))?;
-            Ok(Outcome::OK)
-        }
-        None => {
-            output.note(format_args!("nobody has said how many slots {key} has"));
-            Ok(Outcome::Code(exit::DOUBTFUL))
-        }
+    if let Some(n) = slots.get().await? {
+        output.print(&format!("{n}\n"))?;
+        return Ok(Outcome::OK);
     }
+    output.note(format_args!("nobody has said how many slots {key} has"));
+    Ok(Outcome::Code(exit::DOUBTFUL))
 }
