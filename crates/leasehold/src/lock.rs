@@ -17,7 +17,8 @@ use crate::session::{Acquired, Handle, Observer, Request, Wait};
 ///
 /// Making one does nothing yet; cloning is cheap. There is no re-entrance: two claims of one
 /// process on one key are two claims, and a task that holds a guard and locks the same key again
-/// waits for itself. Inside [`Lock::run`] that is certain, and an error instead.
+/// waits for itself. Inside [`Lock::run`] that is certain, and an error instead; elsewhere the guard
+/// may have gone to another task, and [`Wait::BehindItself`] warns.
 ///
 /// ```
 /// # leasehold::doc_test(async {
@@ -161,7 +162,7 @@ impl Lock {
             self.clone().on_wait(move |wait| {
                 *trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = match wait {
                     Wait::Trouble(error) => Some(error.clone()),
-                    Wait::Behind(_) => None,
+                    Wait::Behind(_) | Wait::BehindItself(_) => None,
                 };
                 if let Some(Observer(observer)) = &observer {
                     observer(wait);

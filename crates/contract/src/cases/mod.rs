@@ -101,7 +101,8 @@ macro_rules! each_case {
                 a_note_changes_under_a_guard,
                 a_semaphore_lets_in_its_limit_and_names_another,
                 the_number_of_stored_slots_changes_while_they_are_held,
-                locking_again_inside_a_run_is_an_error_and_not_a_hang;
+                locking_again_inside_a_run_is_an_error_and_not_a_hang,
+                a_task_that_waits_for_itself_is_warned_and_no_other_is;
             many:
                 many_keys_are_locked_all_or_nothing,
                 many_keys_in_any_order_do_not_deadlock;

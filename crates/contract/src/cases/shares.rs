@@ -2,9 +2,10 @@
 //! refused when they are made.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use leasehold::{Client, ErrorKind, Guard, Property, Released};
+use leasehold::{Client, ErrorKind, Guard, Property, Released, Wait};
 use leasehold_core::Enter;
 
 use crate::Bench;
@@ -257,6 +258,31 @@ pub(crate) async fn locking_again_inside_a_run_is_an_error_and_not_a_hang(bench:
         });
         soon("the run", inside).await.expect("runs");
     }
+}
+
+pub(crate) async fn a_task_that_waits_for_itself_is_warned_and_no_other_is(bench: &dyn Bench) {
+    let alice = client(bench.handle(), PATIENT);
+    let warned = Arc::new(AtomicU32::new(0));
+    let lock = alice.mutex("k").expect("a mutex").on_wait({
+        let warned = Arc::clone(&warned);
+        move |wait| {
+            warned.fetch_add(u32::from(matches!(wait, Wait::BehindItself(_))), Ordering::SeqCst);
+        }
+    });
+    let wait = Duration::from_secs(1);
+    let task = tokio::spawn(async move {
+        let guard = held("free", lock.lock()).await;
+        let other = lock.clone();
+        let elsewhere = tokio::spawn(async move { other.lock_within(wait).await.map(drop) });
+        let error = elsewhere.await.expect("no panic").expect_err("it is held");
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        assert_eq!(warned.load(Ordering::SeqCst), 0, "another task waits for this one");
+        let error = lock.lock_within(wait).await.expect_err("it waits for itself");
+        assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+        assert_eq!(warned.load(Ordering::SeqCst), 1);
+        guard.release().await.expect("releases")
+    });
+    assert_eq!(soon("the task", task).await.expect("no panic"), Released::Held);
 }
 
 pub(crate) async fn the_number_of_stored_slots_changes_while_they_are_held(bench: &dyn Bench) {

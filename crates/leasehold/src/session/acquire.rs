@@ -29,6 +29,9 @@ const BACKOFF_CAP: Duration = Duration::from_millis(500);
 pub enum Wait<'a> {
     /// The claim stands in line behind this.
     Behind(&'a Ahead),
+    /// The task that waits was granted the hold that it stands behind. Unless the guard was given to
+    /// another task since, it waits for itself, for ever: there is no re-entrance. Told once.
+    BehindItself(&'a Ahead),
     /// The store is in trouble; the wait goes on and asks again.
     Trouble(&'a Error),
 }
@@ -55,8 +58,19 @@ pub(crate) struct Request<'a> {
 
 impl Request<'_> {
     fn tell(&self, wait: Wait<'_>) {
-        if let Wait::Trouble(error) = &wait {
-            tracing::warn!(%error, "the lock service is in trouble; asking again");
+        match &wait {
+            Wait::Trouble(error) => {
+                tracing::warn!(%error, "the lock service is in trouble; asking again");
+            }
+            Wait::BehindItself(_) => {
+                let key = self.key;
+                tracing::warn!(
+                    ?key,
+                    "a task waits for a lock that it was granted itself: unless it gave the guard \
+                     to another task, it waits for ever"
+                );
+            }
+            Wait::Behind(_) => {}
         }
         if let Some(Observer(observer)) = self.observer {
             observer(wait);
@@ -106,13 +120,17 @@ impl Handle {
         let open = self.open().await?;
         let mut pending = Pending::new(self, request, &open)?;
         let mut place = pending.ask(request.enter).await;
-        let mut tries = 1;
+        let (mut tries, mut warned) = (1, false);
         loop {
             place = match place {
                 Ok(Place::Held(fence)) => return pending.take(fence).await,
                 Ok(Place::Refused(ahead)) => return Ok(Acquired::Refused(ahead)),
                 Ok(Place::Waiting(ahead)) => {
                     request.tell(Wait::Behind(&ahead));
+                    if !warned && self.shared.is_of_this_task(&ahead) {
+                        warned = true;
+                        request.tell(Wait::BehindItself(&ahead));
+                    }
                     match pending.wait(backoff).await? {
                         Some(place) => Ok(place),
                         None => pending.ask(request.enter).await,

@@ -26,6 +26,10 @@ impl Entries {
         self.by_id.insert(entry.claim.id, entry);
     }
 
+    pub(super) fn get(&self, id: &ClaimId) -> Option<&Arc<Entry>> {
+        self.by_id.get(id)
+    }
+
     pub(super) fn remove(&mut self, id: &ClaimId) -> Option<Arc<Entry>> {
         let entry = self.by_id.remove(id)?;
         self.caps.remove(&(entry.capped_at(), *id));

@@ -10,6 +10,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Entry {
     pub(crate) claim: Claim,
     pub(crate) session: SessionId,
+    /// The task that asked for it, where there is one.
+    pub(super) task: Option<tokio::task::Id>,
     timing: Timing,
     /// Nanoseconds: when the latest acknowledged request that extends the lease was sent.
     sent: AtomicU64,
@@ -28,6 +30,7 @@ impl Entry {
         Self {
             claim,
             session,
+            task: tokio::task::try_id(),
             timing,
             sent: AtomicU64::new(sent.as_nanos()),
             cap: AtomicU64::new(u64::MAX),

@@ -12,7 +12,7 @@ mod task;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use leasehold_core::{Claim, Left, Moment, SessionId, Terms, Timing};
+use leasehold_core::{Ahead, Claim, Left, Moment, SessionId, Terms, Timing};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -344,6 +344,13 @@ impl Shared {
             let error = Error::new(ErrorKind::Unavailable, attempt, detail);
             Err(error.at(&self.store).outcome_unknown())
         })
+    }
+
+    /// Whether the holder is a claim of the very task that asks.
+    fn is_of_this_task(&self, ahead: &Ahead) -> bool {
+        let holder = ahead.holder.as_ref().and_then(|holder| holder.claim);
+        let task = holder.and_then(|claim| self.lock().entries.get(&claim)?.task);
+        task.is_some() && task == tokio::task::try_id()
     }
 
     /// Whether `session` is the open one, so that it is being renewed.
