@@ -251,6 +251,7 @@ pub(crate) struct Commanded {
 /// CMD finds in its environment:
 ///   LEASEHOLD_KEY       the key
 ///   LEASEHOLD_FENCE     the fence of this grant: pass it to what the lock protects
+///   LEASEHOLD_FENCES    with --and, the fences of all keys, as in {"key": 17, "other": 18}
 ///   LEASEHOLD_DEADLINE  the first deadline of the lease, as Unix time in milliseconds; renewals
 ///                       move the real one, so it bounds nothing while leasehold runs
 ///   LEASEHOLD_STORE     the store, without its password; if there is one, a `leasehold` inside
@@ -261,6 +262,10 @@ pub(crate) struct Run {
     /// What to lock: 1 to 512 bytes of UTF-8
     #[arg(value_parser = key)]
     pub(crate) key: Key,
+    /// Lock this one as well, all or nothing; may be given more than once. In whatever order others
+    /// name the keys, nobody waits in a circle. CMD is ended when one of them is lost
+    #[arg(long = "and", value_name = "KEY", value_parser = key)]
+    pub(crate) and: Vec<Key>,
     #[command(flatten)]
     pub(crate) sharing: Sharing,
     #[command(flatten)]

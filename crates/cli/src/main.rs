@@ -5,6 +5,7 @@ mod child;
 mod commands;
 mod duration;
 mod exit;
+mod grip;
 mod guardian;
 mod output;
 mod settings;

@@ -4,11 +4,12 @@
 use std::io;
 use std::time::Duration;
 
+use leasehold::clock;
 use leasehold::core::Moment;
-use leasehold::{Guard, clock};
 use rustix::process::Signal;
 
 use crate::child::{Change, Ended, Running, kill_at, margin};
+use crate::grip::Grip;
 use crate::guardian::Guardian;
 use crate::output::Output;
 use crate::signals::{Event, Signals};
@@ -24,7 +25,7 @@ const UNKILLABLE: Duration = Duration::from_secs(2);
 /// What the supervision works with.
 #[derive(Debug)]
 pub(crate) struct Supervisor<'a> {
-    pub(crate) guard: &'a Guard,
+    pub(crate) grip: Grip<'a>,
     pub(crate) guardian: &'a mut Guardian,
     pub(crate) signals: &'a mut Signals,
     pub(crate) terminal: Option<&'a Terminal>,
@@ -85,12 +86,11 @@ impl Supervisor<'_> {
             }
         }
         self.end_the_rest(&mut state).await;
-        let lost = state.losing || by_guardian || self.guard.check().is_err();
+        let lost = state.losing || by_guardian || !self.grip.is_good();
         Ok(Verdict { ended, lost, typed })
     }
 
     async fn until_ended(&mut self, state: &mut State) -> io::Result<Ended> {
-        let guard = self.guard;
         loop {
             tokio::select! {
                 event = self.signals.next() => match event {
@@ -101,7 +101,7 @@ impl Supervisor<'_> {
                     }
                     Event::Signal(signal) => self.pass_on(state, signal),
                 },
-                () = guard.lost(), if !state.losing => self.lose(state),
+                () = self.grip.lost(), if !state.losing => self.lose(state),
                 () = until(state.kill), if state.kill.is_some() => {
                     state.kill = None;
                     state.command.send(Signal::KILL);
@@ -131,7 +131,7 @@ impl Supervisor<'_> {
 
     fn pass_on(&mut self, state: &mut State, signal: Signal) {
         // After a stop the lease comes first: the command must not go on without it.
-        if signal == Signal::CONT && !state.losing && self.guard.check().is_err() {
+        if signal == Signal::CONT && !state.losing && !self.grip.is_good() {
             self.lose(state);
         }
         if signal != Signal::CONT || !state.losing {
@@ -163,7 +163,7 @@ impl Supervisor<'_> {
         // STOP, because TSTP is handled here. The others of the job, if any, had the key's signal
         // only if the terminal was theirs.
         let _ = rustix::process::kill_current_process_group(Signal::STOP);
-        if self.guard.check().is_err() {
+        if !self.grip.is_good() {
             self.lose(state);
             return;
         }
@@ -183,11 +183,11 @@ impl Supervisor<'_> {
             return;
         }
         state.losing = true;
-        let (now, deadline) = (clock::now(), self.guard.deadline());
+        let (now, deadline) = (clock::now(), self.grip.deadline());
         let kill = kill_at(now, deadline, self.grace);
         // Should this process not get to run in time.
         self.guardian.end_by(None, kill + margin(self.grace) / 2);
-        let key = self.guard.key();
+        let key = self.grip.lost_key();
         let reason = if now + self.grace + margin(self.grace) < deadline {
             "it was broken, or lapsed at the store"
         } else {
@@ -206,7 +206,7 @@ impl Supervisor<'_> {
 
     /// Tells the guardian the deadline, if it moved, and decides when to look again.
     fn tell_deadline(&mut self, state: &mut State) {
-        let deadline = self.guard.deadline();
+        let deadline = self.grip.deadline();
         let slack = margin(self.grace) / 2;
         if deadline != state.told {
             state.told = deadline;
@@ -262,7 +262,7 @@ impl Supervisor<'_> {
         state.command.send(Signal::TERM);
         state.command.send(Signal::CONT);
         let asked = clock::now();
-        let mut kill = kill_at(asked, self.guard.deadline(), self.grace);
+        let mut kill = kill_at(asked, self.grip.deadline(), self.grace);
         let mut killed = None;
         while !state.command.leaves_nobody() {
             let now = clock::now();
@@ -271,7 +271,7 @@ impl Supervisor<'_> {
                     state.command.send(Signal::KILL);
                     killed = Some(now);
                 }
-                None => kill = kill.max(kill_at(asked, self.guard.deadline(), self.grace)),
+                None => kill = kill.max(kill_at(asked, self.grip.deadline(), self.grace)),
                 Some(at) if now.since(at) > UNKILLABLE => return,
                 Some(_) => {}
             }
@@ -281,7 +281,7 @@ impl Supervisor<'_> {
                         kill = now;
                     }
                 }
-                () = self.guard.lost(), if !state.losing => {
+                () = self.grip.lost(), if !state.losing => {
                     state.losing = true;
                     kill = now;
                 }

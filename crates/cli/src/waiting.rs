@@ -21,8 +21,8 @@ const REDRAW: Duration = Duration::from_secs(1);
 /// How asking ended, if not in a failure.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// The lock is ours.
-    Held(Guard),
+    /// What was asked for is ours, in that order.
+    Held(Vec<Guard>),
     /// A signal ended the wait; the place in line was given up.
     GaveUp(Signal),
 }
@@ -61,21 +61,22 @@ pub(crate) async fn lock_of(
     }
 }
 
-/// Waits for the lock for as long as `patience` lasts.
+/// Waits for all that is asked for, for as long as `patience` lasts.
 pub(crate) async fn ask(
-    asked: Lock,
+    client: &Client,
+    asked: Vec<Lock>,
     patience: Patience,
     codes: Codes,
     signals: &mut Signals,
     output: Output,
 ) -> Result<Asked, Failure> {
-    let line = Arc::new(WaitingLine::new(asked.key().clone(), output));
-    let observed = {
-        let line = Arc::clone(&line);
-        asked.on_wait(move |wait| line.observe(&wait))
-    };
+    let line = Arc::new(WaitingLine::new(output));
+    let observed = asked.into_iter().map(|asked| {
+        let (line, key) = (Arc::clone(&line), asked.key().clone());
+        asked.on_wait(move |wait| line.observe(&key, &wait))
+    });
     let outcome = tokio::select! {
-        guard = lock(&observed, patience, codes) => guard.map(Asked::Held),
+        guards = lock(client, observed.collect(), patience, codes) => guards.map(Asked::Held),
         signal = signals.end() => Ok(Asked::GaveUp(signal)),
         () = line.keep_drawn() => Err(Failure::new(exit::INTERNAL, "the waiting line ended")),
     };
@@ -83,7 +84,37 @@ pub(crate) async fn ask(
     outcome.map_err(|failure| codes.apply(failure))
 }
 
-async fn lock(asked: &Lock, patience: Patience, codes: Codes) -> Result<Guard, Failure> {
+async fn lock(
+    client: &Client,
+    asked: Vec<Lock>,
+    patience: Patience,
+    codes: Codes,
+) -> Result<Vec<Guard>, Failure> {
+    if let [alone] = asked.as_slice() {
+        return lock_one(alone, patience, codes).await.map(|guard| vec![guard]);
+    }
+    let keys = || {
+        let keys: Vec<_> = asked.iter().map(|lock| printable(lock.key().as_str())).collect();
+        keys.join(", ")
+    };
+    match patience {
+        Patience::Forever => Ok(client.lock_all(asked).await?),
+        Patience::For(wait) => {
+            let locking = client.lock_all(asked.clone());
+            let Ok(guards) = tokio::time::timeout(wait, locking).await else {
+                let message = format!("{} were not all granted within {}", keys(), show(wait));
+                return Err(Failure::new(exit::TIMEOUT, message));
+            };
+            Ok(guards?)
+        }
+        Patience::None => client
+            .try_lock_all(asked.clone())
+            .await?
+            .ok_or_else(|| Failure::new(codes.busy, format!("{} are not all free", keys()))),
+    }
+}
+
+async fn lock_one(asked: &Lock, patience: Patience, codes: Codes) -> Result<Guard, Failure> {
     match patience {
         Patience::Forever => Ok(asked.lock().await?),
         Patience::For(wait) => Ok(asked.lock_within(wait).await?),
@@ -129,7 +160,6 @@ pub(crate) fn describe(party: &Party) -> String {
 /// The line on the terminal while the lock is not granted; elsewhere only trouble is told, once.
 #[derive(Debug)]
 struct WaitingLine {
-    key: Key,
     output: Output,
     live: bool,
     since: Moment,
@@ -139,25 +169,26 @@ struct WaitingLine {
 
 #[derive(Debug, Default)]
 struct State {
-    ahead: Option<Ahead>,
+    /// What is waited for, and behind whom.
+    waits: Option<(Key, Ahead)>,
     /// The store is in trouble; told once until it recovers.
     trouble: bool,
     drawn: bool,
 }
 
 impl WaitingLine {
-    fn new(key: Key, output: Output) -> Self {
+    fn new(output: Output) -> Self {
         let live = output.is_live();
         let (changed, state) = (Notify::new(), StdMutex::default());
-        Self { key, output, live, since: clock::now(), changed, state }
+        Self { output, live, since: clock::now(), changed, state }
     }
 
-    fn observe(&self, wait: &Wait<'_>) {
+    fn observe(&self, key: &Key, wait: &Wait<'_>) {
         match wait {
             Wait::Behind(ahead) => {
                 let mut state = self.state();
                 state.trouble = false;
-                state.ahead = Some((*ahead).clone());
+                state.waits = Some((key.clone(), (*ahead).clone()));
             }
             Wait::Trouble(error) => self.tell(error),
             // News to come.
@@ -188,7 +219,7 @@ impl WaitingLine {
 
     fn draw(&self) {
         let mut state = self.state();
-        let text = describe_wait(&self.key, &state, clock::now().since(self.since));
+        let text = describe_wait(&state, clock::now().since(self.since));
         let width = rustix::termios::tcgetwinsize(io::stderr())
             .map_or(80, |size| usize::from(size.ws_col).max(20));
         // One that wraps could not be drawn over.
@@ -208,10 +239,11 @@ impl WaitingLine {
     }
 }
 
-fn describe_wait(key: &Key, state: &State, waited: Duration) -> String {
-    let mut text = format!("leasehold: waiting for {}", printable(key.as_str()));
+fn describe_wait(state: &State, waited: Duration) -> String {
+    let mut text = "leasehold: waiting".to_owned();
     // Writing to a `String` cannot fail.
-    if let Some(ahead) = &state.ahead {
+    if let Some((key, ahead)) = &state.waits {
+        let _ = write!(text, " for {}", printable(key.as_str()));
         if let Some(holder) = &ahead.holder {
             let _ = write!(text, ", held by {}", describe(holder));
         }
@@ -241,15 +273,16 @@ mod tests {
         let owner = Note::new("web-1:42").unwrap();
         let holder = Party { owner, note: Note::new("nightly").unwrap(), ..Party::default() };
         let ahead = |rank| Ahead { rank, holder: Some(holder.clone()), foreign: false };
-        let state = |rank| State { ahead: Some(ahead(rank)), ..State::default() };
+        let waits = |rank| Some((key.clone(), ahead(rank)));
+        let state = |rank| State { waits: waits(rank), ..State::default() };
         assert_eq!(
-            describe_wait(&key, &state(Some(2)), Duration::from_millis(12_345)),
+            describe_wait(&state(Some(2)), Duration::from_millis(12_345)),
             "leasehold: waiting for jobs/\\u{1b}[2J, held by web-1:42 (nightly), \
              2 ahead in line, 12s"
         );
-        assert!(describe_wait(&key, &state(Some(0)), Duration::ZERO).contains("next in line"));
-        assert!(!describe_wait(&key, &state(None), Duration::ZERO).contains("in line"));
+        assert!(describe_wait(&state(Some(0)), Duration::ZERO).contains("next in line"));
+        assert!(!describe_wait(&state(None), Duration::ZERO).contains("in line"));
         let trouble = State { trouble: true, ..State::default() };
-        assert!(describe_wait(&key, &trouble, Duration::ZERO).contains("trouble"));
+        assert!(describe_wait(&trouble, Duration::ZERO).contains("trouble"));
     }
 }

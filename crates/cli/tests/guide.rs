@@ -8,7 +8,7 @@ fn what_the_guide_shows_is_what_happens() {
     let program = Path::new(env!("CARGO_BIN_EXE_leasehold")).parent().unwrap();
     let path = std::env::var("PATH").unwrap();
     let cases = trycmd::TestCases::new();
-    for page in ["rwlock", "semaphore", "election", "job"] {
+    for page in ["rwlock", "semaphore", "election", "job", "many"] {
         cases.case(format!("../leasehold/docs/{page}.md"));
     }
     cases

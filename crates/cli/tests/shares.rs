@@ -130,3 +130,45 @@ fn an_operator_changes_the_number_of_slots_while_work_goes_on() {
     assert_eq!(lab.run(&["forget", "k"]).code, Some(0));
     assert_eq!(lab.run(&["slots", "k"]).code, Some(1));
 }
+
+#[test]
+fn several_keys_are_held_together_or_not_at_all() {
+    let lab = Lab::new();
+    let hold =
+        "while ! test -e go; do sleep 0.02; done; echo \"$LEASEHOLD_KEY $LEASEHOLD_FENCES\" > told";
+    let holder = lab.start(&["run", "b", "--and", "a", "--", "sh", "-c", hold]);
+    lab.wait_for_line("a", 1, 0);
+    lab.wait_for_line("b", 1, 0);
+    let busy = lab.run(&["run", "c", "--and", "a", "--try", "--", "true"]);
+    assert!(busy.code == Some(75) && busy.stderr.contains("c, a are not all free"), "{busy:?}");
+    let late = lab.run(&["run", "c", "--and", "b", "--wait", "50ms", "--", "true"]);
+    assert!(late.code == Some(124) && late.stderr.contains("c, b were not all"), "{late:?}");
+    let free = lab.run(&["run", "c", "--try", "--", "true"]);
+    assert_eq!(free.code, Some(0), "nothing is kept: {free:?}");
+    let twice = lab.run(&["run", "c", "--and", "c", "--", "true"]);
+    assert!(twice.code == Some(64) && twice.stderr.contains("named twice"), "{twice:?}");
+    let waiter = lab.start(&["run", "a", "--and", "b", "--", "true"]);
+    lab.wait_for_line("a", 1, 1);
+    let_go(&lab);
+    for process in [holder, waiter] {
+        assert_eq!(process.finish().code, Some(0));
+    }
+    let told = lab.wait_for("told");
+    let (key, fences) = told.trim().split_once(' ').unwrap();
+    let fences: serde_json::Value = serde_json::from_str(fences).unwrap();
+    assert!(key == "b" && fences["a"].is_u64() && fences["b"].is_u64(), "{told}");
+}
+
+#[test]
+fn a_command_under_several_keys_ends_when_one_is_lost() {
+    let lab = Lab::new();
+    let script = "trap 'echo ended > ended; exit' TERM; while :; do sleep 0.02; done";
+    let holder = lab.start(&["run", "a", "--and", "b", "--", "sh", "-c", script]);
+    lab.wait_for_line("b", 1, 0);
+    assert_eq!(lab.run(&["break", "b", "--yes"]).code, Some(0));
+    let done = holder.finish();
+    assert!(done.code == Some(97) && done.stderr.contains("lost the lock on \"b\""), "{done:?}");
+    assert_eq!(lab.wait_for("ended").trim(), "ended");
+    let free = lab.run(&["run", "a", "--try", "--", "true"]);
+    assert_eq!(free.code, Some(0), "the other one is released: {free:?}");
+}

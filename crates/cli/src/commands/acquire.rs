@@ -38,9 +38,12 @@ pub(crate) async fn acquire(
         .map_err(|error| settings.blame(error))?;
     let lock = waiting::lock_of(&client, &args.key, &args.sharing).await?.note(&settings.note)?;
     let mut signals = Signals::listen()?;
-    let asked = waiting::ask(lock, settings.wait, codes(&args.asking), &mut signals, output).await;
+    let asked =
+        waiting::ask(&client, vec![lock], settings.wait, codes(&args.asking), &mut signals, output)
+            .await;
     let outcome = match asked {
-        Ok(Asked::Held(guard)) => {
+        Ok(Asked::Held(mut guards)) => {
+            let guard = guards.remove(0);
             let (deadline, fence) = (guard.deadline(), guard.fence());
             // Before it is printed: what a reader knows is not renewed by this process any more.
             let grant = guard.detach();

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::future::join_all;
 #[cfg(feature = "sqlite")]
 use leasehold::stores::Sqlite;
 use leasehold::{
@@ -18,6 +19,7 @@ use crate::args::{Asking, Commanded, Common, Once, Run, Sharing};
 use crate::child::{Ended, Running};
 use crate::duration::Patience;
 use crate::exit::{self, Failure};
+use crate::grip::Grip;
 use crate::guardian::Guardian;
 use crate::output::{Output, printable};
 use crate::settings::{Flags, Settings, process_environment};
@@ -60,30 +62,37 @@ pub(crate) const fn codes(asking: &Asking) -> Codes {
 
 /// Runs the verb.
 pub(crate) async fn run(args: Run, common: &Common, output: Output) -> Result<Outcome, Failure> {
-    let Run { key, sharing, asking, commanded } = args;
-    let claimed = Claimed::Lock(&key, &sharing);
+    let Run { key, and, sharing, asking, commanded } = args;
+    let keys: Vec<Key> = std::iter::once(key).chain(and).collect();
+    let claimed = Claimed::Locks(&keys, &sharing);
     under(claimed, &asking, &commanded, common, output).await
 }
 
 /// What a command is run under.
 pub(crate) enum Claimed<'a> {
-    Lock(&'a Key, &'a Sharing),
+    Locks(&'a [Key], &'a Sharing),
     Office(&'a Key),
     Job(&'a Once),
 }
 
 impl Claimed<'_> {
-    /// The lock to wait for, and what its hold then is.
-    async fn of(&self, client: &Client) -> leasehold::Result<(Lock, Then)> {
+    /// The locks to wait for, and what their holds then are.
+    async fn of(&self, client: &Client) -> leasehold::Result<(Vec<Lock>, Then)> {
         Ok(match self {
-            Self::Lock(key, sharing) => (waiting::lock_of(client, key, sharing).await?, Then::Hold),
+            Self::Locks(keys, sharing) => {
+                let mut locks = Vec::with_capacity(keys.len());
+                for key in *keys {
+                    locks.push(waiting::lock_of(client, key, sharing).await?);
+                }
+                (locks, Then::Hold)
+            }
             Self::Office(name) => {
                 let office = client.election((*name).clone())?;
-                (office.lock().clone(), Then::TakeOffice(office))
+                (vec![office.lock().clone()], Then::TakeOffice(office))
             }
             Self::Job(once) => {
                 let job = once::job(client, once)?;
-                (job.lock().clone(), Then::TakeTurn(job))
+                (vec![job.lock().clone()], Then::TakeTurn(job))
             }
         })
     }
@@ -108,8 +117,9 @@ pub(crate) async fn under(
         builder = builder.max_hold(max_hold.value);
     }
     let client = builder.build().map_err(|error| settings.blame(error))?;
-    let (lock, then) = claimed.of(&client).await?;
-    let lock = lock.note(&settings.note)?;
+    let (locks, then) = claimed.of(&client).await?;
+    let noted = locks.into_iter().map(|lock| lock.note(&settings.note));
+    let locks = noted.collect::<leasehold::Result<_>>()?;
 
     let mut signals = Signals::listen()?;
     // Before the lock, so that it gets ready while the store answers.
@@ -120,9 +130,10 @@ pub(crate) async fn under(
         waiting::close(client).await;
         return Ok(outcome);
     }
-    let asked = waiting::ask(lock, settings.wait, codes(asking), &mut signals, output).await;
+    let asked =
+        waiting::ask(&client, locks, settings.wait, codes(asking), &mut signals, output).await;
     let outcome = match asked {
-        Ok(Asked::Held(guard)) => match then.take(guard, output).await {
+        Ok(Asked::Held(guards)) => match then.take(guards, output).await {
             Ok(Taken::Hold(hold)) => {
                 let hold = *hold;
                 let under =
@@ -160,9 +171,10 @@ impl Then {
         Ok(job.look().await?.map(|settled| once::skipped(job, &settled, output)))
     }
 
-    async fn take(self, guard: Guard, output: Output) -> leasehold::Result<Taken> {
+    async fn take(self, mut guards: Vec<Guard>, output: Output) -> leasehold::Result<Taken> {
+        let guard = guards.remove(0);
         Ok(Taken::Hold(Box::new(match self {
-            Self::Hold => Hold::Lock(guard),
+            Self::Hold => Hold::Locks(guard, guards),
             Self::TakeOffice(office) => Hold::Office(office.take_office(guard).await?),
             Self::TakeTurn(job) => match job.take_turn(guard).await? {
                 Begin::Turn(turn) => Hold::Turn(turn),
@@ -174,24 +186,33 @@ impl Then {
 
 /// What was granted.
 enum Hold {
-    Lock(Guard),
+    Locks(Guard, Vec<Guard>),
     Office(Leader),
     Turn(Turn),
 }
 
 impl Hold {
-    const fn guard(&self) -> &Guard {
+    fn grip(&self) -> Grip<'_> {
         match self {
-            Self::Lock(guard) => guard,
-            Self::Office(leader) => leader.guard(),
-            Self::Turn(turn) => turn.guard(),
+            Self::Locks(guard, others) => Grip::new(guard, others),
+            Self::Office(leader) => Grip::new(leader.guard(), &[]),
+            Self::Turn(turn) => Grip::new(turn.guard(), &[]),
         }
     }
 
     /// `ended` is how the command did, if it was run.
     async fn end(self, ended: Option<Ended>) -> leasehold::Result<Released> {
         match self {
-            Self::Lock(guard) => guard.release().await,
+            Self::Locks(guard, others) => {
+                let all = std::iter::once(guard).chain(others).map(Guard::release);
+                let mut ended = Released::Held;
+                for released in join_all(all).await {
+                    if released? == Released::Lost {
+                        ended = Released::Lost;
+                    }
+                }
+                Ok(ended)
+            }
             Self::Office(leader) => leader.resign().await,
             Self::Turn(turn) => {
                 let code = match ended {
@@ -279,7 +300,7 @@ impl Held<'_> {
             }
         };
         let mut supervisor = Supervisor {
-            guard: self.hold.guard(),
+            grip: self.hold.grip(),
             guardian: &mut self.guardian,
             signals: &mut self.signals,
             terminal: terminal.as_ref(),
@@ -299,16 +320,22 @@ impl Held<'_> {
     fn environment(&self) -> Vec<(&'static str, String)> {
         let shown = self.store.shared.to_string();
         let mut environment = store_url::for_the_command(&self.settings.store.value, &shown);
-        environment.push(("LEASEHOLD_KEY", self.hold.guard().key().as_str().to_owned()));
-        environment.push(("LEASEHOLD_FENCE", self.hold.guard().fence().to_string()));
-        environment
-            .push(("LEASEHOLD_DEADLINE", unix_millis(self.hold.guard().deadline()).to_string()));
+        let grip = self.hold.grip();
+        environment.push(("LEASEHOLD_KEY", grip.first().key().as_str().to_owned()));
+        environment.push(("LEASEHOLD_FENCE", grip.first().fence().to_string()));
+        environment.push(("LEASEHOLD_DEADLINE", unix_millis(grip.deadline()).to_string()));
+        if grip.all().count() > 1 {
+            let fences = grip.all().map(|guard| (guard.key().as_str(), guard.fence().get().into()));
+            let fences: serde_json::Map<String, serde_json::Value> =
+                fences.map(|(key, fence)| (key.to_owned(), fence)).collect();
+            environment.push(("LEASEHOLD_FENCES", serde_json::Value::from(fences).to_string()));
+        }
         environment
     }
 
     /// Whether the hold was ours to the end, as far as the store could be asked.
     async fn release(self, ended: Option<Ended>) -> Result<bool, Failure> {
-        let good = self.hold.guard().check().is_ok();
+        let good = self.hold.grip().is_good();
         match tokio::time::timeout(RELEASE, self.hold.end(ended)).await {
             Ok(Ok(Released::Held)) => Ok(true),
             Ok(Ok(Released::Lost)) => Ok(false),
