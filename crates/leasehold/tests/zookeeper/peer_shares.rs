@@ -11,9 +11,13 @@ use crate::{Actor, LONG, claim, client, share, soon};
 const MAX: u32 = u32::MAX;
 
 #[track_caller]
-fn says(library: Library, server: &ZooKeeper, recipe: &str, word: &str) {
+fn is_refused(library: Library, server: &ZooKeeper, recipe: &str) {
     let said = tries(library, server, recipe);
-    assert_eq!(said.as_deref(), Some(word), "{recipe} of {library:?}");
+    assert_eq!(said.as_deref(), Some("refused"), "{recipe} of {library:?}");
+}
+
+fn holds_beside(library: Library, server: &ZooKeeper, recipe: &str) {
+    ends(holding(library, server, recipe));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,8 +31,8 @@ async fn readers_of_ours_and_of_a_peer_stand_beside_each_other() {
         assert!(lock.try_write().await.unwrap().is_none(), "{library:?} reads");
         assert!(client.mutex(KEY).unwrap().try_lock().await.unwrap().is_none(), "{library:?}");
         ends(peer);
-        says(library, &server, "reader", "held");
-        says(library, &server, "writer", "refused");
+        holds_beside(library, &server, "reader");
+        is_refused(library, &server, "writer");
         beside.check().unwrap();
         // Neither overtakes the other's writer.
         let mut writer = waiting(library, &server, "writer", &**client.store(), 1).await;
@@ -47,7 +51,7 @@ async fn a_writer_of_ours_and_those_of_a_peer_exclude_each_other() {
         let lock = client.rwlock(KEY).unwrap();
         let guard = lock.write().await.unwrap();
         for recipe in ["reader", "writer"] {
-            says(library, &server, recipe, "refused");
+            is_refused(library, &server, recipe);
         }
         let mut reader = waiting(library, &server, "reader", &**client.store(), 1).await;
         let writing = tokio::spawn({
@@ -59,10 +63,10 @@ async fn a_writer_of_ours_and_those_of_a_peer_exclude_each_other() {
         assert!(!writing.is_finished(), "{library:?} reads");
         ends(reader);
         let guard = soon("granted", writing).await.unwrap().unwrap();
-        says(library, &server, "reader", "refused");
+        is_refused(library, &server, "reader");
         // What is in the name stays, so they wait for one that only reads by now.
         guard.downgrade().await.unwrap();
-        says(library, &server, "reader", "refused");
+        is_refused(library, &server, "reader");
         assert_eq!(guard.release().await.unwrap(), Released::Held);
 
         let writer = holding(library, &server, "writer");
@@ -123,7 +127,7 @@ async fn kazoos_readers_and_writers_wait_for_our_mutex_and_semaphore() {
     for ours in [claim(KEY), share(KEY, 1, 3)] {
         alice.holds(&ours).await;
         for recipe in ["lock", "reader", "writer"] {
-            says(Kazoo, &server, recipe, "refused");
+            is_refused(Kazoo, &server, recipe);
         }
         if ours.limit() == 1 {
             assert_eq!(alice.leave(&ours).await, Left::Released);
@@ -148,13 +152,13 @@ async fn curators_mutex_overlooks_our_readers_and_writers_and_its_own_overlook_o
     let alice = Actor::open(&url(&server, "curator"), LONG).await;
     for ours in [share(KEY, 1, MAX), share(KEY, MAX, MAX)] {
         alice.holds(&ours).await;
-        says(Curator, &server, "mutex", "held");
+        holds_beside(Curator, &server, "mutex");
         assert_eq!(alice.leave(&ours).await, Left::Released);
     }
     for ours in [claim(KEY), share(KEY, 1, 3)] {
         alice.holds(&ours).await;
         for recipe in ["reader", "writer"] {
-            says(Curator, &server, recipe, "held");
+            holds_beside(Curator, &server, recipe);
         }
         assert_eq!(alice.leave(&ours).await, Left::Released);
     }
@@ -171,11 +175,13 @@ async fn curators_mutex_overlooks_our_readers_and_writers_and_its_own_overlook_o
 async fn kazoos_lock_overlooks_our_readers_and_waits_for_our_writer() {
     let server = ZooKeeper::start();
     let alice = Actor::open(&url(&server, "kazoo"), LONG).await;
-    for (ours, word) in [(share(KEY, 1, MAX), "held"), (share(KEY, MAX, MAX), "refused")] {
-        alice.holds(&ours).await;
-        says(Kazoo, &server, "lock", word);
-        assert_eq!(alice.leave(&ours).await, Left::Released);
-    }
+    let [reader, writer] = [share(KEY, 1, MAX), share(KEY, MAX, MAX)];
+    alice.holds(&reader).await;
+    holds_beside(Kazoo, &server, "lock");
+    assert_eq!(alice.leave(&reader).await, Left::Released);
+    alice.holds(&writer).await;
+    is_refused(Kazoo, &server, "lock");
+    assert_eq!(alice.leave(&writer).await, Left::Released);
     let peer = holding(Kazoo, &server, "lock");
     for ours in [share(KEY, 1, MAX), share(KEY, MAX, MAX)] {
         alice.waits(&ours).await;
@@ -193,7 +199,7 @@ async fn curators_semaphores_and_ours_overlook_each_other() {
     for recipe in ["semaphore", "semaphore-mutex"] {
         for ours in [claim(KEY), share(KEY, 3, 3)] {
             alice.holds(&ours).await;
-            says(Curator, &server, recipe, "held");
+            holds_beside(Curator, &server, recipe);
             assert_eq!(alice.leave(&ours).await, Left::Released);
         }
         let peer = holding(Curator, &server, recipe);
@@ -212,11 +218,11 @@ async fn kazoos_semaphore_counts_our_claims_as_leases_and_ours_overlooks_it() {
     let alice = Actor::open(&url(&server, "kazoo"), LONG).await;
     let ours = share(KEY, 3, 3);
     alice.holds(&ours).await;
-    says(Kazoo, &server, "semaphore-1", "refused");
-    says(Kazoo, &server, "semaphore-2", "held");
+    is_refused(Kazoo, &server, "semaphore-1");
+    holds_beside(Kazoo, &server, "semaphore-2");
     let waits = share(KEY, 1, 3);
     alice.waits(&waits).await;
-    says(Kazoo, &server, "semaphore-2", "refused");
+    is_refused(Kazoo, &server, "semaphore-2");
     for (ours, left) in [(waits, Left::Withdrawn), (ours, Left::Released)] {
         assert_eq!(alice.leave(&ours).await, left);
     }

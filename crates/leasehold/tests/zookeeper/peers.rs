@@ -46,7 +46,7 @@ pub(crate) async fn waiting(
     peer
 }
 
-/// What one that tries by this recipe says. Nothing of it is left then.
+/// What one that tries by this recipe says: it may be refused because it is slow. Nothing of it is left then.
 pub(crate) fn tries(library: Library, server: &ZooKeeper, recipe: &str) -> Option<String> {
     let mut peer = Peer::start(library, &["try", &server.hosts(), PATH, recipe]);
     let word = peer.word();

@@ -90,7 +90,7 @@ impl Standing {
         let ahead = &self.contenders[..position];
         let waiter = &self.contenders[position];
         let own = waiter.share;
-        if let Some(at) = ahead.iter().rposition(|one| exclude_each_other(one, waiter)) {
+        if let Some(at) = ahead.iter().rposition(|one| blocks(one, waiter)) {
             return at..at + 1;
         }
         // The limit is that of those who are watched: were it that of another, who may leave, the
@@ -131,12 +131,11 @@ fn shares<'a>(line: impl IntoIterator<Item = &'a Contender>) -> impl Iterator<It
     })
 }
 
-/// Whether the two alone are too many.
-fn exclude_each_other(one: &Contender, other: &Contender) -> bool {
-    let units = u64::from(one.share.units) + u64::from(other.share.units);
-    units > u64::from(one.share.limit.min(other.share.limit))
-        || is_foreign_reader(one) && is_counted(other)
-        || is_counted(one) && is_foreign_reader(other)
+/// Whether `waiter`, which is ours, cannot hold as long as `one` ahead of it stays.
+fn blocks(one: &Contender, waiter: &Contender) -> bool {
+    let units = u64::from(one.share.units) + u64::from(waiter.share.units);
+    units > u64::from(one.share.limit.min(waiter.share.limit))
+        || is_foreign_reader(one) && is_counted(waiter)
 }
 
 fn is_foreign_reader(one: &Contender) -> bool {
