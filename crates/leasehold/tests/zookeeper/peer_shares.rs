@@ -102,20 +102,26 @@ async fn a_writer_waits_for_one_of_curators_that_reads_on() {
     ends(beside);
 }
 
-/// It has no limit to disagree with, and nothing to share with a semaphore.
+/// They have no limit to disagree with, and nothing to share with either.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_semaphore_waits_for_a_reader_of_a_peer() {
+async fn a_mutex_and_a_semaphore_wait_for_readers_and_writers_of_a_peer() {
     for (library, dialect) in PEERS {
         let server = ZooKeeper::start();
-        let reader = holding(library, &server, "reader");
         let alice = Actor::open(&url(&server, dialect), LONG).await;
-        let [ours, trying] = [share(KEY, 1, 3), share(KEY, 1, 3)];
-        let tried = soon("try", alice.store.enter(&alice.session, &trying, Enter::Try)).await;
-        assert!(matches!(tried, Ok(Place::Refused(_))), "{library:?}: {tried:?}");
-        alice.waits(&ours).await;
-        ends(reader);
-        soon("told", alice.store.changed(&alice.session, &ours)).await.unwrap();
-        alice.holds(&ours).await;
+        for recipe in ["reader", "writer"] {
+            let peer = holding(library, &server, recipe);
+            for trying in [claim(KEY), share(KEY, 1, 3)] {
+                let tried = soon("try", alice.store.enter(&alice.session, &trying, Enter::Try));
+                let tried = tried.await.unwrap();
+                assert!(matches!(tried, Place::Refused(_)), "{library:?}: {tried:?}");
+            }
+            let ours = share(KEY, 1, 3);
+            alice.waits(&ours).await;
+            ends(peer);
+            soon("told", alice.store.changed(&alice.session, &ours)).await.unwrap();
+            alice.holds(&ours).await;
+            assert_eq!(alice.leave(&ours).await, Left::Released);
+        }
     }
 }
 
