@@ -20,9 +20,9 @@ pub enum Library {
     RedisPy,
     /// Node.js's `redlock` on `ioredis`.
     NodeRedlock,
-    /// Python's `kazoo.recipe.lock.Lock`.
+    /// Python's `kazoo`: its locks, its semaphore and its election.
     Kazoo,
-    /// Java's `InterProcessMutex` of Curator.
+    /// Java's Curator: its locks, its semaphores, its leader selector and its leader latch.
     Curator,
 }
 
@@ -40,7 +40,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts one with the arguments that `tests/peers/redis_py.py` describes.
+    /// Starts one with the arguments that its script in `tests/peers` describes.
     #[must_use]
     pub fn start(library: Library, args: &[&str]) -> Self {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));

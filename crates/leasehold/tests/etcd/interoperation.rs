@@ -11,7 +11,7 @@ use leasehold_testbed::{Etcd, Process};
 use prost::Message;
 use tempfile::TempDir;
 
-use super::{Node, ahead, claim, key, soon};
+use super::{Node, ahead, claim, key, share, soon};
 
 /// `etcdctl lock NAME COMMAND`, which holds until it is told to go on.
 struct EtcdctlLock {
@@ -143,14 +143,25 @@ struct LockResponse {
     key: Vec<u8>,
 }
 
-/// Calls the server's own lock service.
-async fn v3lock<Q: Message + 'static>(port: u16, method: &'static str, request: Q) -> LockResponse {
+/// Calls a service of the server's own.
+pub(super) async fn call<Q, R>(port: u16, method: &'static str, request: Q) -> R
+where
+    Q: Message + 'static,
+    R: Message + Default + 'static,
+{
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://127.0.0.1:{port}"));
     let mut grpc = tonic::client::Grpc::new(endpoint.unwrap().connect().await.unwrap());
     grpc.ready().await.unwrap();
     let path = http::uri::PathAndQuery::from_static(method);
     let codec = tonic_prost::ProstCodec::default();
     grpc.unary(tonic::Request::new(request), path, codec).await.unwrap().into_inner()
+}
+
+/// A lease that outlasts the test.
+pub(super) fn lease(etcd: &Etcd) -> i64 {
+    let granted = etcd.ctl_says(&["lease", "grant", "600"]);
+    let lease = granted.split_whitespace().nth(1).expect("an id");
+    i64::from_str_radix(lease, 16).unwrap()
 }
 
 const LOCK: &str = "/v3lockpb.Lock/Lock";
@@ -161,14 +172,12 @@ async fn the_v3lock_service_and_ours_exclude_each_other() {
     let etcd = Etcd::start();
     let node = Node::new(&etcd.url()).await;
     let port = etcd.ports()[0];
-    let granted = etcd.ctl_says(&["lease", "grant", "600"]);
-    let lease = granted.split_whitespace().nth(1).expect("an id");
-    let lease = i64::from_str_radix(lease, 16).unwrap();
+    let lease = lease(&etcd);
 
     let ours = claim("k");
     let first = node.acquire(&ours).await;
     let request = LockRequest { name: b"k".to_vec(), lease };
-    let theirs = tokio::spawn(v3lock(port, LOCK, request));
+    let theirs = tokio::spawn(call::<_, LockResponse>(port, LOCK, request));
     until_in_line(&node, "k", 2).await;
     assert!(!theirs.is_finished(), "it waits for ours");
     assert_eq!(node.leave(&ours).await, Left::Released);
@@ -177,8 +186,29 @@ async fn the_v3lock_service_and_ours_exclude_each_other() {
 
     let next = claim("k");
     assert!(ahead(node.enter(&next).await).foreign);
-    v3lock(port, UNLOCK, UnlockRequest { key: theirs.key }).await;
+    let _: LockResponse = call(port, UNLOCK, UnlockRequest { key: theirs.key }).await;
     assert!(node.wait(&next).await > first);
+}
+
+/// It knows no units: one is the whole lock to it, and it is all units to ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn etcdctl_lock_waits_for_a_unit_of_our_semaphore_and_ours_for_it() {
+    let etcd = Etcd::start();
+    let node = Node::new(&etcd.url()).await;
+    let [first, second] = [share("k", 1, 3), share("k", 1, 3)];
+    node.acquire(&first).await;
+    let mut theirs = EtcdctlLock::begin(&etcd, "k");
+    until_in_line(&node, "k", 2).await;
+    assert!(matches!(node.enter(&second).await, Place::Waiting(_)), "behind the foreign one");
+    assert_eq!(node.leave(&first).await, Left::Released);
+    let theirs = blocking(move || {
+        theirs.granted();
+        theirs
+    })
+    .await;
+    assert!(ahead(node.enter(&second).await).foreign);
+    blocking(move || theirs.release()).await;
+    node.wait(&second).await;
 }
 
 /// Their sessions' keys are `K/<lease>`: two locks of one session on one key are one. Ours are two.

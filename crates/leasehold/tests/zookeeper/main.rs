@@ -3,6 +3,8 @@
 mod amend;
 mod ensemble;
 mod examine;
+mod peer_leaders;
+mod peer_shares;
 mod peers;
 mod records;
 mod security;

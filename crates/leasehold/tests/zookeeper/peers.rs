@@ -1,17 +1,63 @@
-//! Locks of leasehold and of Curator or kazoo on the same path exclude each other, both ways.
+//! Mutexes of leasehold and of Curator or kazoo on the same path exclude each other, both ways.
 
-use leasehold::{Attempt, Left, Released};
+use leasehold::{Attempt, Key, Released, Store};
 use leasehold_testbed::peer::Library;
 use leasehold_testbed::{Peer, ZooKeeper};
 
-use crate::{Actor, LONG, claim, client, share, soon};
+use crate::{Actor, LONG, client, share, soon};
 
-const KEY: &str = "jobs/nightly report";
-const PATH: &str = "/jobs/nightly report";
-const PEERS: [(Library, &str); 2] = [(Library::Curator, "curator"), (Library::Kazoo, "kazoo")];
+pub(crate) const KEY: &str = "jobs/nightly report";
+pub(crate) const PATH: &str = "/jobs/nightly report";
+pub(crate) const PEERS: [(Library, &str); 2] =
+    [(Library::Curator, "curator"), (Library::Kazoo, "kazoo")];
 
-fn url(server: &ZooKeeper, dialect: &str) -> String {
+pub(crate) fn url(server: &ZooKeeper, dialect: &str) -> String {
     format!("{}?dialect={dialect}", server.url())
+}
+
+/// One that holds by this recipe.
+pub(crate) fn holding(library: Library, server: &ZooKeeper, recipe: &str) -> Peer {
+    let mut peer = Peer::start(library, &["hold", &server.hosts(), PATH, recipe]);
+    peer.expect("waiting");
+    peer.expect("held");
+    peer
+}
+
+/// One that waits by this recipe, in line behind `ahead` others.
+pub(crate) async fn waiting(
+    library: Library,
+    server: &ZooKeeper,
+    recipe: &str,
+    store: &dyn Store,
+    ahead: usize,
+) -> Peer {
+    let mut peer = Peer::start(library, &["hold", &server.hosts(), PATH, recipe]);
+    peer.expect("waiting");
+    let key = Key::new(KEY).unwrap();
+    soon("in line", async {
+        loop {
+            let line = store.inspect(&key).await.unwrap();
+            if line.holders.len() + line.waiters.len() > ahead {
+                return;
+            }
+        }
+    })
+    .await;
+    peer
+}
+
+/// What one that tries by this recipe says: it may be refused because it is slow. Nothing of it is left then.
+pub(crate) fn tries(library: Library, server: &ZooKeeper, recipe: &str) -> Option<String> {
+    let mut peer = Peer::start(library, &["try", &server.hosts(), PATH, recipe]);
+    let word = peer.word();
+    assert_eq!(peer.word(), None, "it ends");
+    word
+}
+
+/// The peer releases.
+pub(crate) fn ends(mut peer: Peer) {
+    peer.tell();
+    peer.expect("released");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,34 +116,6 @@ async fn a_peer_that_crashed_frees_its_lock() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn leaders_of_ours_and_of_kazoo_exclude_each_other() {
-    let server = ZooKeeper::start();
-    let url = url(&server, "kazoo");
-    let alice = Actor::open(&url, LONG).await;
-    let mut peer = Peer::start(Library::Kazoo, &["lead", &server.hosts(), PATH]);
-    peer.expect("waiting");
-    peer.expect("held");
-    let ours = claim(KEY);
-    alice.waits(&ours).await;
-    let line = alice.store.inspect(&ours.key).await.unwrap();
-    assert_eq!((line.holders[0].claim, line.holders[0].owner.as_str()), (None, "a kazoo"));
-    peer.tell();
-    peer.expect("released");
-    soon("told", alice.store.changed(&alice.session, &ours)).await.unwrap();
-    alice.holds(&ours).await;
-    let mut peer = Peer::start(Library::Kazoo, &["lead", &server.hosts(), PATH]);
-    peer.expect("waiting");
-    soon("in line", async {
-        while alice.store.inspect(&ours.key).await.unwrap().waiters.is_empty() {}
-    })
-    .await;
-    assert_eq!(alice.leave(&ours).await, Left::Released);
-    peer.expect("held");
-    peer.tell();
-    peer.expect("released");
-}
-
 /// Its node has the name of one of our mutexes. It has no limit to disagree with: it is waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_semaphore_waits_for_a_peer_and_does_not_disagree_with_it() {
@@ -116,5 +134,8 @@ async fn a_semaphore_waits_for_a_peer_and_does_not_disagree_with_it() {
         peer.expect("released");
         soon("told", alice.store.changed(&alice.session, &ours)).await.unwrap();
         alice.holds(&ours).await;
+        // A unit of ours is the whole to it.
+        let mutex = if library == Library::Curator { "mutex" } else { "lock" };
+        assert_eq!(tries(library, &server, mutex).as_deref(), Some("refused"), "{library:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use leasehold_core::ClaimId;
 use leasehold_core::line::{Share, holders};
 
-use super::names::Contender;
+use super::names::{Contender, Recipe};
 
 /// How many obstacles are looked at one by one.
 const FEW: usize = 32;
@@ -26,10 +26,14 @@ impl Standing {
         // The counter wraps, so it is read as a distance. All who stand in one line came within
         // half of its range, and then any of them will do as the point to measure from.
         if let Some(origin) = contenders.first().map(|first| first.sequence) {
-            contenders.sort_by_key(|contender| contender.sequence.wrapping_sub(origin));
+            // A writer of Curator's that begins to read has two nodes of one number.
+            contenders.sort_by_key(|contender| {
+                (contender.sequence.wrapping_sub(origin), is_foreign_reader(contender))
+            });
         }
-        let holders = holders(contenders.iter().map(|contender| contender.share));
-        Self { contenders, holders }
+        let mut standing = Self { contenders, holders: 0 };
+        standing.count();
+        standing
     }
 
     /// Where the node of this name stands.
@@ -45,7 +49,8 @@ impl Standing {
     /// The line with one more at its end.
     pub(super) fn with(mut self, share: Share) -> Self {
         let sequence = self.contenders.last().map_or(0, |last| last.sequence.wrapping_add(1));
-        self.contenders.push(Contender { name: String::new(), sequence, claim: None, share });
+        let name = String::new();
+        self.contenders.push(Contender { name, sequence, claim: None, share, recipe: None });
         self.count();
         self
     }
@@ -60,7 +65,7 @@ impl Standing {
     }
 
     fn count(&mut self) {
-        self.holders = holders(self.contenders.iter().map(|contender| contender.share));
+        self.holders = holders(shares(&self.contenders));
     }
 
     /// Whether the one at `position` holds.
@@ -83,12 +88,9 @@ impl Standing {
     /// Where the obstacles stand.
     pub(super) fn obstacles_at(&self, position: usize) -> Range<usize> {
         let ahead = &self.contenders[..position];
-        let own = self.contenders[position].share;
-        let blocks = |one: &Contender| {
-            u64::from(own.units) + u64::from(one.share.units)
-                > u64::from(own.limit.min(one.share.limit))
-        };
-        if let Some(at) = ahead.iter().rposition(blocks) {
+        let waiter = &self.contenders[position];
+        let own = waiter.share;
+        if let Some(at) = ahead.iter().rposition(|one| blocks(one, waiter)) {
             return at..at + 1;
         }
         // The limit is that of those who are watched: were it that of another, who may leave, the
@@ -104,15 +106,45 @@ impl Standing {
     }
 
     /// The [obstacles](Self::obstacles) whose end alone makes `position` hold: nobody can come
-    /// ahead of it, and who else leaves from there only makes more room.
+    /// ahead of it, and who else leaves from there only makes more room. Curator's writers are the
+    /// exception: what follows one may stand in its place.
     pub(super) fn deciding(&self, position: usize) -> impl Iterator<Item = &Contender> {
         // Past a few, asking the server again is cheaper than finding out.
         let few = Some(self.obstacles(position)).filter(|some| some.len() <= FEW);
         few.unwrap_or_default().iter().filter(move |one| {
             let line = self.contenders[..=position].iter().filter(|other| other != one);
-            holders(line.map(|one| one.share)) == position
+            one.recipe != Some(Recipe::Writer) && holders(shares(line)) == position
         })
     }
+}
+
+/// What each in a line counts as, which depends on nobody behind it.
+///
+/// A reader of others and a claim of a semaphore have nothing to share, and the reader has no limit
+/// that the claim could disagree with: from where both are in line, everybody is exclusive.
+fn shares<'a>(line: impl IntoIterator<Item = &'a Contender>) -> impl Iterator<Item = Share> {
+    let (mut reader, mut counted) = (false, false);
+    line.into_iter().map(move |one| {
+        reader |= is_foreign_reader(one);
+        counted |= is_counted(one);
+        if reader && counted { Share::MUTEX } else { one.share }
+    })
+}
+
+/// Whether `waiter`, which is ours, cannot hold as long as `one` ahead of it stays.
+fn blocks(one: &Contender, waiter: &Contender) -> bool {
+    let units = u64::from(one.share.units) + u64::from(waiter.share.units);
+    units > u64::from(one.share.limit.min(waiter.share.limit))
+        || is_foreign_reader(one) && is_counted(waiter)
+}
+
+fn is_foreign_reader(one: &Contender) -> bool {
+    one.recipe == Some(Recipe::Reader)
+}
+
+/// Whether it claims a part of what is neither exclusive nor readers' and writers'.
+const fn is_counted(one: &Contender) -> bool {
+    !matches!(one.share.limit, 1 | u32::MAX)
 }
 
 #[cfg(test)]
@@ -193,16 +225,71 @@ mod tests {
         assert!(!standing.with(Share { units: 1, limit: 5 }).holds(2));
     }
 
+    fn reader(sequence: i32) -> String {
+        format!("{:032x}__rlock__{sequence:010}", 77)
+    }
+
+    fn curator(mark: &str, sequence: i32) -> String {
+        format!("_c_01234567-89ab-cdef-0123-456789abcdef-{mark}{sequence:010}")
+    }
+
+    #[test]
+    fn readers_of_others_stand_beside_readers_only() {
+        let max = u32::MAX;
+        for foreign in [reader(0), curator("__READ__", 0)] {
+            let beside = Standing::of(&[foreign.clone(), name(1, 1, max, 1), reader(2)]);
+            assert_eq!(beside.holders, 3);
+            for other in [name(1, max, max, 1), name(1, 1, 1, 1), name(1, 1, 3, 1)] {
+                let standing = Standing::of(&[foreign.clone(), other, name(2, 1, max, 2)]);
+                assert_eq!(standing.holders, 1);
+                assert_eq!(standing.obstacles(1), &standing.contenders[..1]);
+            }
+        }
+    }
+
+    /// Whoever came first: the reader waits by its own recipe, and is not overtaken.
+    #[test]
+    fn a_semaphore_does_not_overtake_a_reader_of_others() {
+        let standing = Standing::of(&[name(1, 1, 3, 0), reader(1), name(2, 1, 3, 2)]);
+        assert_eq!(standing.holders, 1);
+        assert_eq!(standing.obstacles(2), &standing.contenders[1..2]);
+        let trying = standing.with(Share { units: 1, limit: 3 });
+        assert!(!trying.holds(3));
+    }
+
+    #[test]
+    fn the_end_of_curators_writer_decides_nothing() {
+        let max = u32::MAX;
+        let writes = [curator("__WRIT__", 0), name(1, max, max, 1)];
+        assert_eq!(Standing::of(&writes).deciding(1).count(), 0);
+        // It reads as well, and one number is two nodes.
+        for [first, second] in [["__WRIT__", "__READ__"], ["__READ__", "__WRIT__"]] {
+            let both = [curator(first, 0), curator(second, 0), name(1, max, max, 1)];
+            let standing = Standing::of(&both);
+            assert_eq!((standing.holders, &standing.contenders[0].name), (1, &writes[0]));
+            assert_eq!(standing.deciding(2).count(), 0);
+        }
+        let reads = [curator("__READ__", 0), name(1, max, max, 1)];
+        assert_eq!(Standing::of(&reads).deciding(1).count(), 1);
+    }
+
     proptest! {
         /// Whoever leaves, whoever was granted by that was watching someone who left.
         #[test]
         fn no_wake_up_is_lost(
-            line in proptest::collection::vec((1_u32..4, 1_u32..6), 2..12),
+            line in proptest::collection::vec((1_u32..4, 1_u32..9), 2..12),
             leaver in 0_usize..12,
             amends in any::<bool>(),
         ) {
             let children: Vec<String> = line.iter().enumerate().map(|(n, &(units, limit))| {
-                name(n, units.min(limit), limit, i32::try_from(n).unwrap())
+                let sequence = i32::try_from(n).unwrap();
+                match limit {
+                    // Readers and writers, and readers of others.
+                    6 => name(n, 1, u32::MAX, sequence),
+                    7 => name(n, u32::MAX, u32::MAX, sequence),
+                    8 => reader(sequence),
+                    _ => name(n, units.min(limit), limit, sequence),
+                }
             }).collect();
             let before = Standing::of(&children);
             let leaver = leaver % children.len();

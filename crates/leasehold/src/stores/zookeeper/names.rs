@@ -16,9 +16,9 @@ pub(super) enum Dialect {
     Kazoo,
 }
 
-/// What stands before the sequence number in a name that contends for an exclusive lock:
-/// Curator's mutex (and the recipe in ZooKeeper's own documentation), its read/write lock and
-/// leader latch; kazoo's locks.
+/// What stands before the sequence number in a contender's name: that of Curator's mutex (and of
+/// the recipe in ZooKeeper's own documentation), its read/write lock and leader latch; of kazoo's
+/// locks.
 const MARKS: [&str; 6] = ["lock-", "__READ__", "__WRIT__", "latch-", "__lock__", "__rlock__"];
 
 /// What a contender's name says.
@@ -30,15 +30,28 @@ pub(super) struct Contender {
     pub(super) sequence: i32,
     /// The claim, if the name is one that leasehold may have written.
     pub(super) claim: Option<ClaimId>,
-    /// What it takes: all of it, unless leasehold says otherwise.
+    /// What it takes: all of it, unless its name says otherwise.
     pub(super) share: Share,
+    /// What it is, if it is not of leasehold and more than an exclusive lock.
+    pub(super) recipe: Option<Recipe>,
+}
+
+/// What others do that a mutex does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recipe {
+    /// Curator's or kazoo's reader: it stands beside readers, and beside nobody else.
+    Reader,
+    /// Curator's writer. While it writes it may begin to read as well, from its own place in line
+    /// (CURATOR-621), and stop writing then: its end does not mean that there is nobody any more.
+    Writer,
 }
 
 impl Dialect {
     /// The name of a claim's node, without the sequence number that the server appends.
     ///
     /// A claim that is no mutex says so in the name: then a list of names is enough to tell who
-    /// holds.
+    /// holds. Readers and writers bear the marks of others' readers and writers, who look at no
+    /// more than the mark and the number after it.
     pub(super) fn prefix(self, claim: &Claim) -> String {
         let share = if claim.limit() == 1 {
             String::new()
@@ -46,16 +59,23 @@ impl Dialect {
             format!("{}of{}", claim.units(), claim.limit())
         };
         let hex = claim.id.to_hex();
+        let mark = match (self, Share::from(claim)) {
+            (Self::Curator, Share::READER) => "__READ__",
+            (Self::Curator, Share { limit: u32::MAX, .. }) => "__WRIT__",
+            (Self::Curator, _) => "lock-",
+            (Self::Kazoo, Share::READER) => "__rlock__",
+            (Self::Kazoo, _) => "__lock__",
+        };
         match self {
             Self::Curator => {
                 let (first, second, third) = (&hex[..8], &hex[8..12], &hex[12..16]);
                 let uuid = format!("{first}-{second}-{third}-{}-{}", &hex[16..20], &hex[20..]);
                 let dash = if share.is_empty() { "" } else { "-" };
-                format!("_c_{uuid}-{share}{dash}lock-")
+                format!("_c_{uuid}-{share}{dash}{mark}")
             }
             Self::Kazoo => {
                 let dash = if share.is_empty() { "" } else { "-" };
-                format!("{hex}{dash}{share}__lock__")
+                format!("{hex}{dash}{share}{mark}")
             }
         }
     }
@@ -70,22 +90,40 @@ impl Contender {
     /// What a child of a key's node stands for; `None` if it has nothing to do with locks.
     pub(super) fn parse(name: &str) -> Option<Self> {
         let (front, sequence) = split_sequence(name)?;
-        let exclusive = Share { units: 1, limit: 1 };
         let marked = MARKS.iter().find_map(|mark| front.strip_suffix(mark).map(|who| (who, *mark)));
-        let (claim, share) = match marked {
-            Some((who, "lock-" | "__lock__")) => claim_of(who).unwrap_or((None, exclusive)),
-            Some(_) => (None, exclusive),
+        let Some((who, mark)) = marked else {
             // The Java recipe: `x-<session>-`.
-            None => {
-                let session = front.strip_prefix("x-")?.strip_suffix('-')?;
-                let decimal = session.strip_prefix('-').unwrap_or(session);
-                if decimal.is_empty() || !decimal.bytes().all(|digit| digit.is_ascii_digit()) {
-                    return None;
-                }
-                (None, exclusive)
-            }
+            let session = front.strip_prefix("x-")?.strip_suffix('-')?;
+            let decimal = session.strip_prefix('-').unwrap_or(session);
+            let numbered =
+                !decimal.is_empty() && decimal.bytes().all(|digit| digit.is_ascii_digit());
+            return numbered.then(|| Self::foreign(name, sequence, None));
         };
-        Some(Self { name: name.to_owned(), sequence, claim, share })
+        let contender = match (mark, who_of(who)) {
+            ("latch-", _) | (_, None) => Self::foreign(name, sequence, None),
+            ("lock-" | "__lock__", Some(Who { claim, share: None, .. })) => {
+                // Curator's, kazoo's or leasehold's: its data tell.
+                Self { claim: Some(claim), ..Self::foreign(name, sequence, None) }
+            }
+            (_, Some(Who { claim, share: Some(share), .. })) => {
+                Self { claim: Some(claim), share, ..Self::foreign(name, sequence, None) }
+            }
+            ("__READ__", Some(Who { dialect: Dialect::Curator, .. }))
+            | ("__rlock__", Some(Who { dialect: Dialect::Kazoo, .. })) => {
+                Self::foreign(name, sequence, Some(Recipe::Reader))
+            }
+            ("__WRIT__", _) => Self::foreign(name, sequence, Some(Recipe::Writer)),
+            // Nobody's known name.
+            _ => Self::foreign(name, sequence, None),
+        };
+        Some(contender)
+    }
+
+    /// One that is not of leasehold as far as its name says: it takes everything, unless it is
+    /// certainly a reader.
+    fn foreign(name: &str, sequence: i32, recipe: Option<Recipe>) -> Self {
+        let share = if recipe == Some(Recipe::Reader) { Share::READER } else { Share::MUTEX };
+        Self { name: name.to_owned(), sequence, claim: None, share, recipe }
     }
 }
 
@@ -111,23 +149,32 @@ fn split_sequence(name: &str) -> Option<(&str, i32)> {
     Some((front, format!("-{tail}").parse().ok()?))
 }
 
+/// Who a name says it is.
+struct Who {
+    claim: ClaimId,
+    /// Leasehold's names say what the claim takes, but for those of mutexes.
+    share: Option<Share>,
+    dialect: Dialect,
+}
+
 /// Reads `_c_<uuid>-`, `_c_<uuid>-<units>of<limit>-`, `<hex>` and `<hex>-<units>of<limit>`.
-fn claim_of(who: &str) -> Option<(Option<ClaimId>, Share)> {
-    let (id, rest) = if let Some(curator) = who.strip_prefix("_c_") {
+fn who_of(who: &str) -> Option<Who> {
+    let (dialect, id, rest) = if let Some(curator) = who.strip_prefix("_c_") {
         let (uuid, rest) = curator.split_at_checked(36)?;
         let rest = rest.strip_prefix('-')?;
-        (uuid.replace('-', ""), rest.strip_suffix('-').unwrap_or(rest))
+        (Dialect::Curator, uuid.replace('-', ""), rest.strip_suffix('-').unwrap_or(rest))
     } else {
         let (hex, rest) = who.split_at_checked(32)?;
-        (hex.to_owned(), if rest.is_empty() { rest } else { rest.strip_prefix('-')? })
+        let rest = if rest.is_empty() { rest } else { rest.strip_prefix('-')? };
+        (Dialect::Kazoo, hex.to_owned(), rest)
     };
-    let id = ClaimId::from_hex(&id)?;
+    let claim = ClaimId::from_hex(&id)?;
     if rest.is_empty() {
-        return Some((Some(id), Share { units: 1, limit: 1 }));
+        return Some(Who { claim, share: None, dialect });
     }
     let (units, limit) = rest.split_once("of")?;
     let share = Share { units: units.parse().ok()?, limit: limit.parse().ok()? };
-    (1..=share.limit).contains(&share.units).then_some((Some(id), share))
+    (1..=share.limit).contains(&share.units).then_some(Who { claim, share: Some(share), dialect })
 }
 
 /// The path, below the chroot, of the node whose children are the line of `key`.
@@ -307,13 +354,15 @@ mod tests {
     #[test]
     fn our_names_are_read_back() {
         for dialect in [Dialect::Curator, Dialect::Kazoo] {
-            for (units, limit) in [(1, 1), (1, 5), (2, u32::MAX)] {
+            for (units, limit) in
+                [(1, 1), (1, 5), (1, u32::MAX), (2, u32::MAX), (u32::MAX, u32::MAX)]
+            {
                 let claim = share(units, limit);
                 let name = format!("{}0000000042", dialect.prefix(&claim));
                 let read = Contender::parse(&name).unwrap();
                 assert_eq!(read.claim, Some(claim.id), "{name}");
                 assert_eq!(read.share, Share::from(&claim), "{name}");
-                assert_eq!(read.sequence, 42);
+                assert_eq!((read.sequence, read.recipe), (42, None));
             }
         }
         let mutex = share(1, 1);
@@ -323,6 +372,15 @@ mod tests {
         );
         assert_eq!(Dialect::Kazoo.prefix(&mutex), format!("{HEX}__lock__"));
         assert_eq!(Dialect::Kazoo.prefix(&share(7, 7)), format!("{HEX}-7of7__lock__"));
+        let [reader, writer] = [share(1, u32::MAX), share(u32::MAX, u32::MAX)];
+        for (claim, mark, other) in
+            [(&reader, "-__READ__", "__rlock__"), (&writer, "-__WRIT__", "__lock__")]
+        {
+            let name = Dialect::Curator.prefix(claim);
+            assert!(name.starts_with("_c_01234567-") && name.ends_with(mark), "{name}");
+            let name = Dialect::Kazoo.prefix(claim);
+            assert!(name.starts_with(HEX) && name.ends_with(other), "{name}");
+        }
     }
 
     #[test]
@@ -330,11 +388,16 @@ mod tests {
         for front in [
             "lock-",
             "_c_01234567-89ab-cdef-0123-456789abcdef-lock-",
-            "_c_01234567-89ab-cdef-0123-456789abcdef-__READ__",
             "_c_01234567-89ab-cdef-0123-456789abcdef-__WRIT__",
+            // No recipe's reader has such a name.
+            "__READ__",
+            "_c_0123-__READ__",
+            "_c_01234567-89ab-cdef-0123-456789abcdef-9of5-__READ__",
+            "_c_01234567-89ab-cdef-0123-456789abcdef-__rlock__",
+            "0123456789abcdef0123456789abcdef__READ__",
+            "0123456789abcdef0123456789abcdef-0of5__rlock__",
             "_c_01234567-89ab-cdef-0123-456789abcdef-latch-",
             "0123456789abcdef0123456789abcdef__lock__",
-            "0123456789abcdef0123456789abcdef__rlock__",
             "x-72057594037927936-",
             "x--72057594037927936-",
             "_c_0123-lock-",
@@ -352,6 +415,22 @@ mod tests {
                 assert_eq!(read.share, Share { units: 1, limit: 1 }, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn readers_of_others_are_readers_and_nobodys_claims() {
+        for front in [
+            "_c_01234567-89ab-cdef-0123-456789abcdef-__READ__",
+            "0123456789abcdef0123456789abcdef__rlock__",
+        ] {
+            let read = Contender::parse(&format!("{front}0000000007")).unwrap();
+            let expected = (None, Share::READER, Some(Recipe::Reader));
+            assert_eq!((read.claim, read.share, read.recipe), expected, "{front}");
+        }
+        let writer = "_c_01234567-89ab-cdef-0123-456789abcdef-__WRIT__0000000007";
+        let read = Contender::parse(writer).unwrap();
+        let expected = (None, Share::MUTEX, Some(Recipe::Writer));
+        assert_eq!((read.claim, read.share, read.recipe), expected);
     }
 
     #[test]
