@@ -79,6 +79,79 @@ fn a_failure_is_told_and_tried_again_as_often_as_wanted() {
 }
 
 #[test]
+fn who_waits_for_one_that_fails_is_told_or_tries_again() {
+    let lab = Lab::new();
+    let script = "echo ran >> log; touch began; while ! test -e go; do sleep 0.02; done; exit 3";
+    for (version, retries, codes, runs) in [("v1", "0", [99, 99], 1), ("v2", "1", [3, 99], 2)] {
+        let flags = ["--version", version, "--retry-failed", retries, "--wait"];
+        for file in ["log", "began", "go"] {
+            let _ = std::fs::remove_file(lab.path(file));
+        }
+        let first = lab.start(&once(&flags, script));
+        lab.wait_for("began");
+        let waiting = [(); 2].map(|()| lab.start(&once(&flags, script)));
+        lab.wait_for_line("job", 1, 2);
+        std::fs::write(lab.path("go"), "").unwrap();
+        assert_eq!(first.finish().code, Some(3), "its own code");
+        let mut ended = waiting.map(|host| host.finish().code.unwrap());
+        ended.sort_unstable();
+        assert_eq!((ended, lines(&lab, "log")), (codes, runs), "{version}");
+    }
+}
+
+#[test]
+fn a_command_that_was_killed_or_cannot_be_run_has_failed() {
+    let lab = Lab::new();
+    let killed = lab.run(&once(&["--version", "v1"], "kill -KILL $$"));
+    assert_eq!(killed.code, Some(137), "{killed:?}");
+    let listed: Value = serde_json::from_str(&lab.run(&["jobs", "--json"]).stdout).unwrap();
+    assert_eq!((&listed["ok"], &listed["code"]), (&false.into(), &Value::Null), "{listed}");
+    assert!(lab.run(&["jobs"]).stdout.contains("job  failed after"));
+    let told = lab.run(&once(&["--version", "v1"], "touch ran"));
+    assert!(told.code == Some(99) && !told.stderr.contains("exit code"), "{told:?}");
+    let missing = lab.run(&["once", "job", "--version", "v2", "--", "./nowhere"]);
+    assert_eq!(missing.code, Some(127), "{missing:?}");
+    assert_eq!(lab.run(&once(&["--version", "v2"], "touch ran")).code, Some(99));
+    assert!(!lab.path("ran").exists());
+}
+
+#[test]
+fn a_job_whose_lock_is_lost_is_ended_with_97_and_tried_by_the_next() {
+    let lab = Lab::new();
+    let first = lab.start(&once(&["--version", "v1"], "echo a >> log; touch began; sleep 60"));
+    lab.wait_for("began");
+    let broken = lab.run(&["break", "job", "--yes"]);
+    assert_eq!(broken.code, Some(0), "{broken:?}");
+    let done = first.finish();
+    assert_eq!(done.code, Some(97), "{done:?}");
+    let listed: Value = serde_json::from_str(&lab.run(&["jobs", "--json"]).stdout).unwrap();
+    assert_eq!((&listed["ok"], &listed["failures"]), (&Value::Null, &0.into()), "{listed}");
+    let next = lab.run(&once(&["--version", "v1"], "echo b >> log"));
+    assert_eq!((next.code, lines(&lab, "log")), (Some(0), 2), "{next:?}");
+}
+
+#[test]
+fn two_runs_do_not_begin_closer_than_they_may() {
+    let lab = Lab::new();
+    let flags = ["--every", "1s", "--at-least", "1h"];
+    assert_eq!(lab.run(&once(&flags, "echo ran >> log")).code, Some(0));
+    // In this second or a later one.
+    let mut said = String::new();
+    eventually("another second", || {
+        let again = lab.run(&once(&flags, "echo ran >> log"));
+        assert_eq!(again.code, Some(0), "{again:?}");
+        said = again.stderr;
+        said.contains("a moment ago").then_some(())
+    });
+    assert_eq!(lines(&lab, "log"), 1, "{said}");
+    for huge in ["106751991167300d", "2000000000000h"] {
+        let huge = ["--every", "1s", "--at-least", huge];
+        let done = lab.run(&once(&huge, "echo ran >> log"));
+        assert!(matches!(done.code, Some(0 | 64)) && lines(&lab, "log") == 1, "{done:?}");
+    }
+}
+
+#[test]
 fn a_job_that_takes_longer_than_its_lease_is_run_once_all_the_same() {
     let lab = Lab::new();
     let slow = once(&["--version", "v1", "--ttl", "1s", "--wait"], "echo ran >> log; sleep 2.5");

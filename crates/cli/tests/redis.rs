@@ -50,6 +50,26 @@ fn a_server_that_is_not_there_is_69_or_waited_for_with_one_warning() {
 }
 
 #[test]
+fn a_job_whose_end_cannot_be_written_down_is_69_and_may_be_run_again() {
+    let (lab, redis) = (Lab::new(), Redis::start());
+    let script = "echo ran >> log; touch began; while ! test -e go; do sleep 0.02; done";
+    let once = ["once", "job", "--version", "v1", "--ttl", "5s", "--", "sh", "-c", script];
+    let first = start(&lab, &redis.url(), &once);
+    lab.wait_for("began");
+    redis.pause();
+    std::fs::write(lab.path("go"), "").unwrap();
+    let done = first.finish();
+    assert_eq!(done.code, Some(69), "{done:?}");
+    assert!(done.stderr.contains("may be run again"), "{done:?}");
+    redis.resume();
+    // Whether the request that was under way is carried out now, or its hold has ended.
+    let next = start(&lab, &redis.url(), &[&once[..2], &["--wait"], &once[2..]].concat()).finish();
+    assert_eq!(next.code, Some(0), "{next:?}");
+    let runs = std::fs::read_to_string(lab.path("log")).unwrap().lines().count();
+    assert_eq!(runs == 1, next.stderr.contains("has been done"), "{next:?}");
+}
+
+#[test]
 fn a_wrong_password_is_77_and_shown_nowhere() {
     let (lab, redis) = (Lab::new(), Redis::options().password("right").start());
     let url = redis.url().replace("right", "wr0ng");
