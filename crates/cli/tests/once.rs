@@ -35,8 +35,11 @@ fn of_many_hosts_one_runs_it_and_the_others_say_who_did() {
 fn while_it_is_run_others_are_told_so() {
     let lab = Lab::new();
     let script = "touch began; while ! test -e go; do sleep 0.02; done";
+    assert_eq!(lab.run(&once(&["--version", "v1"], "true")).code, Some(0));
     let first = lab.start(&once(&["--every", "1h"], script));
     lab.wait_for("began");
+    let done = lab.run(&once(&["--version", "v1"], "echo ran >> log"));
+    assert_eq!(done.code, Some(0), "that it was done needs no lock: {done:?}");
     let busy = lab.run(&once(&["--every", "1h"], "echo ran >> log"));
     assert_eq!(busy.code, Some(75), "{busy:?}");
     let late = lab.run(&once(&["--every", "1h", "--wait=50ms"], "echo ran >> log"));
@@ -169,6 +172,13 @@ fn a_cron_job_is_run_at_its_time_or_caught_up() {
     let yearly = ["--cron", "0 0 1 1 *", "--tz", "Europe/Berlin"];
     let skipped = lab.run(&once(&yearly, "echo ran >> log"));
     assert!(skipped.code == Some(0) && lines(&lab, "log") <= 1, "{skipped:?}");
+    // It cannot be now and half a year ago.
+    let half = ["--cron", "0 0 1 7 *", "--tz", "Europe/Berlin"];
+    let other = lab.run(&[&["once", "other"], &half[..], &["--", "touch", "ran"]].concat());
+    assert!(
+        other.code == Some(0) && lines(&lab, "log") + usize::from(lab.path("ran").exists()) <= 1
+    );
+    assert!([&skipped, &other].iter().any(|done| done.stderr.contains("--catch-up")), "{other:?}");
     let caught_up = lab.run(&once(&[&yearly[..], &["--catch-up"]].concat(), "echo ran >> log"));
     assert_eq!((caught_up.code, lines(&lab, "log")), (Some(0), 1), "{caught_up:?}");
     let listed: Value = serde_json::from_str(&lab.run(&["jobs", "--json"]).stdout).unwrap();

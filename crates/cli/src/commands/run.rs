@@ -157,7 +157,11 @@ impl Then {
     /// How it ends without a lock, if that is certain.
     async fn settled(&self, output: Output) -> leasehold::Result<Option<Outcome>> {
         let Self::TakeTurn(job) = self else { return Ok(None) };
-        Ok(job.look().await?.map(|settled| once::skipped(job, &settled, output)))
+        match job.look().await {
+            // The wait for the lock outlasts that, or tells of it.
+            Err(error) if error.is_transient() => Ok(None),
+            looked => Ok(looked?.map(|settled| once::skipped(job, &settled, output))),
+        }
     }
 
     async fn take(self, guard: Guard, output: Output) -> leasehold::Result<Taken> {
