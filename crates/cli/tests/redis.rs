@@ -2,7 +2,7 @@
 
 mod lab;
 
-use lab::{Lab, Process, is_running};
+use lab::{Lab, Process, eventually, is_running};
 use leasehold_testbed::Redis;
 
 /// Starts `leasehold` in the lab with the server as its store.
@@ -43,10 +43,42 @@ fn a_server_that_is_not_there_is_69_or_waited_for_with_one_warning() {
     assert_eq!(done.code, Some(69), "{done:?}");
     assert_eq!(done.stderr.matches("warning").count(), 1, "{done:?}");
 
+    let once = ["once", "job", "--version", "v1", "--wait", "--", "sh", "-c", "exit 6"];
     let waits = start(&lab, &url, &["run", "k", "--", "sh", "-c", "exit 5"]);
+    let job = Process::of(
+        lab.leasehold(&once)
+            .env("LEASEHOLD_STORE", &url)
+            .stderr(std::fs::File::create(lab.path("trouble")).unwrap()),
+    );
+    eventually("the trouble", || {
+        let told = std::fs::read_to_string(lab.path("trouble")).unwrap();
+        told.contains("trying again").then_some(())
+    });
     redis.start_again();
-    let done = waits.finish();
-    assert_eq!(done.code, Some(5), "{done:?}");
+    for (waits, code) in [(waits, 5), (job, 6)] {
+        let done = waits.finish();
+        assert_eq!(done.code, Some(code), "{done:?}");
+    }
+}
+
+#[test]
+fn a_job_whose_end_cannot_be_written_down_is_69_and_may_be_run_again() {
+    let (lab, redis) = (Lab::new(), Redis::start());
+    let script = "echo ran >> log; touch began; while ! test -e go; do sleep 0.02; done";
+    let once = ["once", "job", "--version", "v1", "--ttl", "5s", "--", "sh", "-c", script];
+    let first = start(&lab, &redis.url(), &once);
+    lab.wait_for("began");
+    redis.pause();
+    std::fs::write(lab.path("go"), "").unwrap();
+    let done = first.finish();
+    assert_eq!(done.code, Some(69), "{done:?}");
+    assert!(done.stderr.contains("may be run again"), "{done:?}");
+    redis.resume();
+    // Whether the request that was under way is carried out now, or its hold has ended.
+    let next = start(&lab, &redis.url(), &[&once[..2], &["--wait"], &once[2..]].concat()).finish();
+    assert_eq!(next.code, Some(0), "{next:?}");
+    let runs = std::fs::read_to_string(lab.path("log")).unwrap().lines().count();
+    assert_eq!(runs == 1, next.stderr.contains("has been done"), "{next:?}");
 }
 
 #[test]

@@ -161,6 +161,8 @@ mod tests {
             let period = Period::around(at(minute), HOUR);
             assert_eq!(due(at(minute), &period, Some(&ran), never, Policy::default()), Due::Ran);
         }
+        let last_moment = Period::around(at(120).saturating_sub(Duration::from_millis(1)), HOUR);
+        assert_eq!(last_moment, first);
         let next = Period::around(at(120), HOUR);
         assert_eq!(due(at(120), &next, Some(&ran), never, Policy::default()), Due::Now);
         // By a clock that was set back.
@@ -189,6 +191,15 @@ mod tests {
         assert_eq!(with(Some(false), 1, 1), Due::Now);
         assert_eq!(with(Some(false), 2, 1), Due::Failed);
         assert_eq!(with(None, 7, 0), Due::Now);
+        let policy = Policy { at_least: HOUR, ..Policy::default() };
+        let again = |ok| due(at(9), &period, Some(&last(&period, at(1), ok, 0)), never, policy);
+        assert_eq!(again(None), Due::Now, "one that died is not waited for");
+        let policy = Policy { retries: 1, ..policy };
+        let failed = last(&period, at(1), Some(false), 1);
+        assert_eq!(due(at(9), &period, Some(&failed), never, policy), Due::TooSoon);
+        assert_eq!(due(at(61), &period, Some(&failed), never, policy), Due::Now);
+        let ahead = last(&period, at(20), Some(false), 1);
+        assert_eq!(due(at(9), &period, Some(&ahead), never, policy), Due::Now, "set back");
     }
 
     #[test]

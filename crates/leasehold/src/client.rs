@@ -145,7 +145,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] when a key is named twice, and as for [`Lock::try_lock`].
+    /// [`ErrorKind::Invalid`] when a key is named twice; [`ErrorKind::Lost`] when one was lost before the
+    /// store had answered for the others; and as for [`Lock::try_lock`]. Nothing is held then.
     pub async fn try_lock_all(
         &self,
         locks: impl IntoIterator<Item = Lock>,

@@ -302,7 +302,7 @@ impl Leader {
             let error = self.guard.handle().error(ErrorKind::Invalid, "take office", detail);
             return Err(error.about(self.guard.key()));
         };
-        self.guard.write(&record).await
+        self.guard.write(&record).await.map(drop)
     }
 }
 
@@ -312,7 +312,7 @@ impl History {
         if self.changes.back() == Some(&change) {
             return;
         }
-        self.last += 1;
+        self.last = self.last.saturating_add(1);
         self.changes.push_back(change);
         while self.changes.len() > REMEMBERED {
             self.changes.pop_front();
@@ -460,6 +460,14 @@ mod tests {
         assert_eq!(terms(35).0, 1);
         assert_eq!(terms(0), (36, (37..=100).collect()));
         assert_eq!(terms(200), (0, vec![]), "the record was lost and began anew");
+    }
+
+    #[test]
+    fn a_history_whose_number_is_the_last_goes_on() {
+        let mut history = History { last: u64::MAX, ..History::default() };
+        history.add(change(1, "n"));
+        assert_eq!((history.last, history.changes.len()), (u64::MAX, 1));
+        assert_eq!(history.since(0).0, u64::MAX - 1);
     }
 
     #[test]

@@ -56,6 +56,15 @@ pub enum Released {
     Lost,
 }
 
+/// What is known of a request that was carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Certainty {
+    /// No other like it is under way.
+    Done,
+    /// One that was cut off may still arrive, for as long as the hold lasts.
+    MayComeAgain,
+}
+
 impl Guard {
     pub(crate) fn new(handle: Arc<Handle>, entry: Arc<Entry>, fence: Fence) -> Self {
         let units = Arc::new(AtomicU32::new(entry.claim.units()));
@@ -245,7 +254,7 @@ impl Guard {
     /// Writes the record of the key, in the same step in which the store sees that we hold it.
     ///
     /// As cancel safe as [`Guard::set_note`].
-    pub(crate) async fn write(&self, record: &Record) -> Result<()> {
+    pub(crate) async fn write(&self, record: &Record) -> Result<Certainty> {
         let store = self.handle.store();
         let provided = Provided::Held(&self.entry.session, &self.entry.claim);
         // Twice is as good as once: nobody else writes while we hold.
@@ -257,18 +266,23 @@ impl Guard {
         &self,
         attempt: &'static str,
         request: impl Fn() -> BoxFuture<'a, Result<bool>>,
-    ) -> Result<()> {
+    ) -> Result<Certainty> {
         let mut backoff = Backoff::new(RETRY, RETRY_CAP, random::seed()?);
+        let mut certainty = Certainty::Done;
         loop {
             self.check()?;
             let error = match self.handle.answered_soon(attempt, request()).await {
-                Ok(true) => return Ok(()),
+                Ok(true) => return Ok(certainty),
                 Ok(false) => {
                     self.handle.lost(&self.entry);
-                    return self.check();
+                    self.check()?;
+                    return Ok(certainty);
                 }
                 Err(error) => error,
             };
+            if error.effect() == Effect::Unknown {
+                certainty = Certainty::MayComeAgain;
+            }
             let pause = backoff.next_wait();
             if !error.is_transient() || clock::now() + pause >= self.entry.lost_at() {
                 return Err(error.about(self.key()));

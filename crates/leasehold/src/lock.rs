@@ -249,6 +249,7 @@ pub(crate) mod within {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use leasehold_core::Key;
+    use leasehold_core::line::{self, Share};
 
     use super::Lock;
     use crate::guard::Guard;
@@ -265,6 +266,7 @@ pub(crate) mod within {
         key: Key,
         /// Fewer once it was amended.
         units: Arc<AtomicU32>,
+        limit: u32,
     }
 
     fn client(lock: &Lock) -> usize {
@@ -275,18 +277,22 @@ pub(crate) mod within {
     pub(crate) fn holding(lock: &Lock, guard: &Guard) -> Vec<Held> {
         let mut held = HELD.try_with(Clone::clone).unwrap_or_default();
         let (client, key) = (client(lock), lock.key().clone());
-        held.push(Held { client, key, units: Arc::clone(guard.shared_units()) });
+        let (units, limit) = (Arc::clone(guard.shared_units()), lock.share().limit);
+        held.push(Held { client, key, units, limit });
         held
     }
 
     /// Whether what is held further out leaves no room for `lock`, ever.
     pub(super) fn would_wait_for_itself(lock: &Lock) -> bool {
-        let share = lock.share();
         let ours = |held: &&Held| held.client == client(lock) && held.key == *lock.key();
-        let units = |held: &Held| u64::from(held.units.load(Ordering::Acquire));
-        let taken = HELD.try_with(|held| held.iter().filter(ours).map(units).sum::<u64>());
-        taken
-            .is_ok_and(|taken| taken > 0 && taken + u64::from(share.units) > u64::from(share.limit))
+        let share =
+            |held: &Held| Share { units: held.units.load(Ordering::Acquire), limit: held.limit };
+        // As if they were alone in the line: who else is in it takes no less.
+        let taken = HELD.try_with(|held| held.iter().filter(ours).map(share).collect::<Vec<_>>());
+        taken.is_ok_and(|taken| {
+            let line = taken.iter().copied().chain([lock.share()]);
+            !taken.is_empty() && line::holders(line) <= taken.len()
+        })
     }
 }
 

@@ -39,6 +39,10 @@ pub(crate) async fn try_lock_all(locks: &[Lock]) -> Result<Option<Vec<Guard>>> {
         }
     }
     if guards.len() == locks.len() {
+        // Those that were granted first have waited for the answers about the others.
+        for guard in &guards {
+            guard.check()?;
+        }
         return Ok(Some(guards));
     }
     // Before anything is waited for: what is given back later would keep others from what is free.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt};
 use leasehold::stores::Memory;
 use leasehold::{
-    Claim, ClaimId, Client, ClientBuilder, Enter, Error, ErrorKind, Examination, Guarantees, Key,
-    Left, Line, Place, Provided, Reading, Record, Released, Renewed, Result, SessionId, Store,
-    Terms, Timing,
+    Begin, Claim, ClaimId, Client, ClientBuilder, Enter, Error, ErrorKind, Examination, Guarantees,
+    Key, Left, Line, Place, Provided, Reading, Record, Released, Renewed, Result, Schedule,
+    SessionId, Store, Terms, Timing, blocking,
 };
 use tokio::sync::Notify;
 
@@ -56,17 +56,19 @@ impl Gate {
 }
 
 /// A store in memory whose requests can be caught on their way to it.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Caught {
     memory: Memory,
     gates: Arc<[Gate; 5]>,
     /// A leave was carried out.
     left: Arc<Notify>,
+    /// How many hours its clock is ahead.
+    ahead: Arc<AtomicUsize>,
 }
 
 impl Caught {
     fn new() -> Self {
-        Self { memory: Memory::new(), gates: Arc::default(), left: Arc::default() }
+        Self { memory: Memory::new(), ..Self::default() }
     }
 
     fn builder(&self) -> ClientBuilder {
@@ -184,7 +186,13 @@ impl Store for Caught {
     }
 
     fn read<'a>(&'a self, key: &'a Key) -> BoxFuture<'a, Result<Reading>> {
-        self.memory.read(key)
+        async move {
+            let reading = self.memory.read(key).await?;
+            let ahead = u64::try_from(self.ahead.load(Ordering::Acquire)).unwrap();
+            let at = reading.at.map(|at| at + Duration::from_hours(ahead));
+            Ok(Reading { at, ..reading })
+        }
+        .boxed()
     }
 
     fn write<'a>(
@@ -245,6 +253,36 @@ async fn a_session_that_opens_after_the_close_grants_nothing() {
     store.release(Call::Open);
     let error = within(locking).await.unwrap().expect_err("nobody would renew it");
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+}
+
+#[tokio::test]
+async fn the_time_of_a_job_is_the_stores() {
+    let store = Caught::new();
+    let client = store.builder().build().unwrap();
+    let job = client.job("job", Schedule::every(Duration::from_hours(1)).unwrap()).unwrap();
+    let mut started = Vec::new();
+    for hours in [100_000, 100_001, 100_002] {
+        store.ahead.store(hours, Ordering::Release);
+        let Begin::Turn(turn) = job.begin().await.unwrap() else { panic!("another hour there") };
+        turn.succeed().await.unwrap();
+        started.push(job.last().await.unwrap().unwrap().started);
+    }
+    let here = std::time::UNIX_EPOCH.elapsed().unwrap();
+    assert!(started[0] > here + Duration::from_hours(99_999), "{started:?}");
+    // Set back: what was done stays done.
+    store.ahead.store(0, Ordering::Release);
+    assert!(matches!(job.begin().await.unwrap(), Begin::Ran(_)));
+}
+
+#[test]
+fn a_blocking_run_is_not_entered_again_and_tells_of_the_loss() {
+    let builder = Caught::new().builder().grace(TTL / 6).max_hold(TTL / 3);
+    let client = blocking::Client::build(builder).unwrap();
+    let lock = client.mutex("key").unwrap();
+    let inside = lock.run(|_guard| lock.lock().expect_err("it would wait for itself").kind());
+    assert_eq!(inside.unwrap(), ErrorKind::Invalid);
+    let lost = lock.run(blocking::Guard::lost).expect_err("it was kept for too long");
+    assert_eq!(lost.kind(), ErrorKind::Lost, "{lost}");
 }
 
 #[test]

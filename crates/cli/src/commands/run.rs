@@ -141,7 +141,7 @@ pub(crate) async fn under(
                 under.run(&commanded.command, commanded.exit_code_lost).await
             }
             Ok(Taken::Nothing(outcome)) => Ok(outcome),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(codes(asking).apply(error.into())),
         },
         Ok(Asked::GaveUp(signal)) => Ok(Outcome::Code(exit::of_signal(signal.as_raw()))),
         Err(failure) => Err(failure),
@@ -168,7 +168,11 @@ impl Then {
     /// How it ends without a lock, if that is certain.
     async fn settled(&self, output: Output) -> leasehold::Result<Option<Outcome>> {
         let Self::TakeTurn(job) = self else { return Ok(None) };
-        Ok(job.look().await?.map(|settled| once::skipped(job, &settled, output)))
+        match job.look().await {
+            // The wait for the lock outlasts that, or tells of it.
+            Err(error) if error.is_transient() => Ok(None),
+            looked => Ok(looked?.map(|settled| once::skipped(job, &settled, output))),
+        }
     }
 
     async fn take(self, mut guards: Vec<Guard>, output: Output) -> leasehold::Result<Taken> {
@@ -182,6 +186,15 @@ impl Then {
             },
         })))
     }
+}
+
+/// What became of the work that a hold was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    NotStarted,
+    Ended(Ended),
+    /// The lock was lost meanwhile.
+    Lost,
 }
 
 /// What was granted.
@@ -200,8 +213,7 @@ impl Hold {
         }
     }
 
-    /// `ended` is how the command did, if it was run.
-    async fn end(self, ended: Option<Ended>) -> leasehold::Result<Released> {
+    async fn end(self, work: Work) -> leasehold::Result<Released> {
         match self {
             Self::Locks(guard, others) => {
                 let all = std::iter::once(guard).chain(others).map(Guard::release);
@@ -215,9 +227,11 @@ impl Hold {
             }
             Self::Office(leader) => leader.resign().await,
             Self::Turn(turn) => {
-                let code = match ended {
-                    Some(Ended::Exited(code)) => Some(code),
-                    Some(Ended::Killed(_)) | None => None,
+                let code = match work {
+                    Work::Ended(Ended::Exited(code)) => Some(code),
+                    Work::Ended(Ended::Killed(_)) | Work::NotStarted => None,
+                    // Ended before its time, through no fault of its own: the next one tries.
+                    Work::Lost => return Ok(Released::Lost),
                 };
                 match turn.end(code == Some(0), code).await {
                     Ok(()) => Ok(Released::Held),
@@ -295,7 +309,7 @@ impl Held<'_> {
                 if let Some(terminal) = &terminal {
                     terminal.take_back(group);
                 }
-                self.release(None).await?;
+                self.release(Work::NotStarted).await?;
                 return Err(cannot_start(&command[0], &error));
             }
         };
@@ -312,7 +326,8 @@ impl Held<'_> {
         // It ends while the store answers.
         self.guardian.dismiss();
         let output = self.output;
-        let held = self.release(Some(verdict.ended)).await?;
+        let work = if verdict.lost { Work::Lost } else { Work::Ended(verdict.ended) };
+        let held = self.release(work).await?;
         Ok(judge(verdict, held, lost, output))
     }
 
@@ -334,22 +349,40 @@ impl Held<'_> {
     }
 
     /// Whether the hold was ours to the end, as far as the store could be asked.
-    async fn release(self, ended: Option<Ended>) -> Result<bool, Failure> {
+    async fn release(mut self, work: Work) -> Result<bool, Failure> {
         let good = self.hold.grip().is_good();
-        match tokio::time::timeout(RELEASE, self.hold.end(ended)).await {
-            Ok(Ok(Released::Held)) => Ok(true),
-            Ok(Ok(Released::Lost)) => Ok(false),
-            Ok(Err(error)) => {
-                self.output.warn(format_args!("{}", Failure::message_of(&error)));
-                // It ended within its lease: nobody else was granted before that.
-                Ok(good)
+        let done = matches!(self.hold, Hold::Turn(_)) && work == Work::Ended(Ended::Exited(0));
+        // What is not written down is run again: that is worth waiting for, as long as it can be
+        // written, or until somebody wants this process to end.
+        let patience =
+            if done { self.hold.grip().first().remaining().max(RELEASE) } else { RELEASE };
+        let enough = async {
+            if done {
+                self.signals.end().await;
+            } else {
+                std::future::pending::<()>().await;
             }
-            Err(_) => {
-                self.output
-                    .warn("the store did not confirm the release; the lock ends with its lease");
-                Ok(good)
-            }
+        };
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(patience, self.hold.end(work)) => ended.ok(),
+            () = enough => None,
+        };
+        let said = match ended {
+            Some(Ok(Released::Held)) => return Ok(true),
+            Some(Ok(Released::Lost)) => return Ok(false),
+            Some(Err(error)) => Failure::message_of(&error),
+            None => "the store did not confirm the release; the lock ends with its lease".into(),
+        };
+        if done {
+            let message = format!(
+                "the command succeeded, but whether that was written down is not known, and it may \
+                 be run again: {said}"
+            );
+            return Err(Failure::new(exit::UNAVAILABLE, message));
         }
+        self.output.warn(said);
+        // It ended within its lease: nobody else was granted before that.
+        Ok(good)
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use leasehold::{Away, Begin, Client, ErrorKind, Forgotten, Job, Property, Schedule, Turn};
+use leasehold::{Away, Begin, Client, ErrorKind, Forgotten, Job, Property, Schedule, Store, Turn};
 
 use crate::Bench;
-use crate::actor::{Actor, PATIENT, client, key, soon};
+use crate::actor::{Actor, PATIENT, brief, client, key, soon};
 use crate::chaos::{Call, Chaos, Fault};
 
 fn version(client: &Client, name: &str) -> Job {
@@ -69,6 +69,11 @@ pub(crate) async fn of_many_clients_one_does_the_job(bench: &dyn Bench) {
     let next = turn(&version(&client, "v2")).await;
     let busy = version(&client, "v2").begin().await.expect("answers");
     assert!(matches!(busy, Begin::Running(_)), "{busy:?}");
+    let before = version(&client, "v1").begin().await.expect("answers");
+    assert!(matches!(before, Begin::Ran(_)), "that it was done needs no lock: {before:?}");
+    let other = client.mutex("other").expect("a mutex").lock().await.expect("locks");
+    let error = version(&client, "v3").take_turn(other).await.expect_err("a hold of another key");
+    assert_eq!((error.kind(), error.key()), (ErrorKind::Invalid, Some(&key("job"))), "{error}");
     next.succeed().await.expect("is written down");
     let before = version(&client, "v1").begin().await.expect("answers");
     assert!(matches!(before, Begin::Ran(_)), "an earlier version is not done after it: {before:?}");
@@ -153,6 +158,83 @@ pub(crate) async fn a_job_through_lost_replies_is_done_once(bench: &dyn Bench) {
         let again = soon("a look", job.begin()).await.expect("answers");
         assert!(matches!(&again, Begin::Ran(run) if run.period == name), "{lost:?}: {again:?}");
     }
+}
+
+pub(crate) async fn a_late_beginning_does_not_undo_the_end_of_a_job(bench: &dyn Bench) {
+    if !keeps(bench) {
+        return;
+    }
+    let chaos = Chaos::new(bench.handle());
+    let store: Arc<dyn Store> = Arc::new(chaos.clone());
+    // It asks again within a part of its TTL: long enough for a machine that stalls.
+    let ttl = brief(&*store).max(Duration::from_secs(12));
+    let alice = client(store, ttl);
+    let connected = soon("a connection", alice.mutex("other").expect("a mutex").lock()).await;
+    connected.expect("locks").release().await.expect("releases");
+    let job = version(&alice, "v1");
+    chaos.once(Call::Write, Fault::HoldRequest);
+    let turn = turn(&job).await;
+    let leaves = chaos.count(Call::Leave);
+    chaos.always(Call::Leave, Fault::Freeze);
+    let ending = tokio::spawn(turn.succeed());
+    // The end is written down, and the hold goes on: time for the beginning to arrive.
+    soon("the release", chaos.arrived(Call::Leave, leaves + 1)).await;
+    chaos.let_go();
+    soon("the beginning", chaos.landed(1)).await;
+    chaos.heal();
+    soon("the end", ending).await.expect("no panic").expect("is written down");
+    let again = soon("a look", job.begin()).await.expect("answers");
+    assert!(matches!(&again, Begin::Ran(run) if run.ok == Some(true)), "{again:?}");
+}
+
+pub(crate) async fn a_job_that_is_written_down_is_done_whatever_its_release_finds(
+    bench: &dyn Bench,
+) {
+    if !keeps(bench) {
+        return;
+    }
+    let chaos = Chaos::new(bench.handle());
+    let alice = client(Arc::new(chaos.clone()), PATIENT);
+    chaos.always(Call::Disturbed, Fault::Freeze);
+    let turn = turn(&version(&alice, "v1")).await;
+    chaos.once(Call::Leave, Fault::HoldRequest);
+    let ending = tokio::spawn(turn.succeed());
+    soon("the release", chaos.arrived(Call::Leave, 1)).await;
+    let operator = Actor::patient(bench).await;
+    let (holders, _) = operator.line("job").await;
+    assert!(operator.store.revoke(&key("job"), &holders[0]).await.expect("answers"));
+    chaos.let_go();
+    soon("the end", ending).await.expect("no panic").expect("it was ours until it had ended");
+    let last = version(&alice, "v1").last().await.expect("answers").expect("it was done");
+    assert_eq!((last.ok, last.failures), (Some(true), 0));
+}
+
+pub(crate) async fn jobs_that_begin_together_are_all_listed(bench: &dyn Bench) {
+    if !keeps(bench) {
+        return;
+    }
+    let chaos = Chaos::new(bench.handle());
+    let [alice, bob] = [client(Arc::new(chaos.clone()), PATIENT), client(bench.handle(), PATIENT)];
+    let named = |client: &Client, name: &str| {
+        client.job(name, Schedule::version("v1").expect("a schedule")).expect("a job")
+    };
+    // The first writing is of the run, the second of the list: another job gets there first.
+    chaos.once(Call::Write, Fault::HoldReply);
+    let beginning = tokio::spawn({
+        let job = named(&alice, "a");
+        async move { turn(&job).await }
+    });
+    soon("the run", chaos.arrived(Call::Write, 1)).await;
+    chaos.once(Call::Write, Fault::HoldRequest);
+    chaos.let_go();
+    soon("the list", chaos.arrived(Call::Write, 2)).await;
+    let theirs = turn(&named(&bob, "b")).await;
+    chaos.let_go();
+    let ours = soon("the beginning", beginning).await.expect("no panic");
+    let listed = bob.jobs("").await.expect("answers");
+    assert_eq!(listed.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    ours.succeed().await.expect("is written down");
+    theirs.succeed().await.expect("is written down");
 }
 
 pub(crate) async fn jobs_are_listed_with_their_last_runs(bench: &dyn Bench) {

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use leasehold::{Client, ErrorKind, Lock, Released};
+use futures::FutureExt as _;
+use leasehold::{Client, ErrorKind, Lock, Property, Released};
 
 use crate::Bench;
-use crate::actor::{PATIENT, client, key, soon};
+use crate::actor::{PATIENT, client, key, sleep_until, soon};
 use crate::chaos::{Call, Chaos, Fault};
 use crate::history::{self, Held};
 
@@ -40,6 +42,71 @@ pub(crate) async fn many_keys_are_locked_all_or_nothing(bench: &dyn Bench) {
     let all = soon("after it", bob.lock_all(mutexes(&bob, &keys))).await.expect("locks");
     for guard in all {
         guard.release().await.expect("releases");
+    }
+}
+
+pub(crate) async fn when_one_of_many_keys_fails_the_others_are_given_back(bench: &dyn Bench) {
+    let chaos = Chaos::new(bench.handle());
+    let [alice, bob] = [client(Arc::new(chaos.clone()), PATIENT), client(bench.handle(), PATIENT)];
+    if !alice.store().guarantees().has(Property::Counting) {
+        return;
+    }
+    let first = bob.mutex("a").expect("a mutex").lock().await.expect("is free");
+    let locking = tokio::spawn({
+        let five = alice.semaphore("b", 5).expect("a semaphore").units(1).expect("units");
+        let locks = [alice.mutex("a").expect("a mutex"), five];
+        async move { alice.lock_all(locks).await }
+    });
+    // The second was free when both were tried, and was given back.
+    soon("the wait for the first", chaos.arrived(Call::Enter, 3)).await;
+    let three = bob.semaphore("b", 3).expect("a semaphore").acquire().await.expect("is free");
+    first.release().await.expect("releases");
+    let error = soon("the end", locking).await.expect("no panic").expect_err("they disagree");
+    assert_eq!((error.kind(), error.key()), (ErrorKind::Disagrees, Some(&key("b"))), "{error}");
+    let again = soon("given back", bob.mutex("a").expect("a mutex").lock()).await.expect("locks");
+    again.release().await.expect("releases");
+    three.release().await.expect("releases");
+}
+
+pub(crate) async fn a_key_that_was_lost_before_the_last_was_granted_is_told(bench: &dyn Bench) {
+    let chaos = Chaos::new(bench.handle());
+    let max_hold = Duration::from_millis(300);
+    let builder = Client::builder().shared_store(Arc::new(chaos.clone())).ttl(PATIENT);
+    let alice = builder.max_hold(max_hold).grace(max_hold / 3).build().expect("a client");
+    let bob = client(bench.handle(), PATIENT);
+    let keys = ["a", "b", "c"];
+    // Whether all are free, or one is waited for: the answer about one comes late.
+    for busy in [false, true] {
+        let other = bob.mutex("c").expect("a mutex");
+        let other = if busy { Some(other.lock().await.expect("is free")) } else { None };
+        let (enters, leaves) = (chaos.count(Call::Enter), chaos.count(Call::Leave));
+        if !busy {
+            chaos.once(Call::Enter, Fault::HoldReply);
+        }
+        let mut locking = tokio::spawn({
+            let (alice, locks) = (alice.clone(), mutexes(&alice, &keys));
+            async move { alice.lock_all(locks).await }
+        });
+        if busy {
+            // Two given back, and then those ahead of the one that is not free.
+            soon("all but one", chaos.arrived(Call::Leave, leaves + 2)).await;
+            soon("the wait", chaos.arrived(Call::Enter, enters + 6)).await;
+        } else {
+            soon("all asked for", chaos.arrived(Call::Enter, enters + 3)).await;
+        }
+        let soonest = leasehold::clock::now() + max_hold * 2;
+        sleep_until(soonest).await;
+        assert!((&mut locking).now_or_never().is_none(), "one is not granted yet");
+        match other {
+            None => chaos.let_go(),
+            Some(other) => drop(other.release().await.expect("releases")),
+        }
+        let error = soon("the end", locking).await.expect("no panic").expect_err("one was lost");
+        assert_eq!(error.kind(), ErrorKind::Lost, "{error}");
+        let all = soon("given back", bob.lock_all(mutexes(&bob, &keys))).await.expect("locks");
+        for guard in all {
+            guard.release().await.expect("releases");
+        }
     }
 }
 

@@ -105,11 +105,16 @@ macro_rules! each_case {
                 a_task_that_waits_for_itself_is_warned_and_no_other_is;
             many:
                 many_keys_are_locked_all_or_nothing,
+                when_one_of_many_keys_fails_the_others_are_given_back,
+                a_key_that_was_lost_before_the_last_was_granted_is_told,
                 many_keys_in_any_order_do_not_deadlock;
             election:
                 one_leads_and_the_next_follows,
                 a_leader_proclaims_without_losing_office,
                 an_observer_is_told_of_every_leader,
+                an_observer_tells_of_changes_in_their_order_and_once,
+                an_observer_that_missed_changes_says_how_many,
+                who_loses_the_office_before_taking_it_campaigns_again,
                 an_observer_outlasts_trouble_and_tells_of_it,
                 an_office_whose_record_is_of_something_else_is_refused;
             job:
@@ -118,6 +123,9 @@ macro_rules! each_case {
                 a_job_is_not_written_down_by_who_lost_its_lock,
                 a_job_that_failed_is_tried_as_often_as_wanted,
                 a_job_through_lost_replies_is_done_once,
+                a_late_beginning_does_not_undo_the_end_of_a_job,
+                a_job_that_is_written_down_is_done_whatever_its_release_finds,
+                jobs_that_begin_together_are_all_listed,
                 jobs_are_listed_with_their_last_runs,
                 what_is_forgotten_begins_anew;
             cancel:

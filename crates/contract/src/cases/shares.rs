@@ -236,6 +236,9 @@ pub(crate) async fn locking_again_inside_a_run_is_an_error_and_not_a_hang(bench:
         });
         let waited = elsewhere.await.expect("no panic").expect_err("it is held");
         assert_eq!(waited.kind(), ErrorKind::TimedOut, "{waited}");
+        let theirs = client(bench.handle(), PATIENT).mutex("k").expect("a mutex");
+        let waited = theirs.lock_within(Duration::from_millis(50)).await.expect_err("it is held");
+        assert_eq!(waited.kind(), ErrorKind::TimedOut, "not the same client: {waited}");
         free
     });
     assert_eq!(soon("the run", inside).await.expect("runs"), key("other"));
@@ -250,7 +253,11 @@ pub(crate) async fn locking_again_inside_a_run_is_an_error_and_not_a_hang(bench:
             third.release().await.expect("releases")
         });
         assert_eq!(soon("the run", inside).await.expect("runs"), Released::Held);
+        // A mutex is a writer by another name, also for those who would read beside it.
         let lock = alice.rwlock("rw").expect("a lock");
+        let mutex = alice.mutex("rw").expect("a mutex");
+        let inside = mutex.run(async |_guard| lock.read().await.expect_err("behind itself").kind());
+        assert_eq!(soon("the run", inside).await.expect("runs"), ErrorKind::Invalid);
         let inside = lock.writer().run(async |guard| {
             lock.read().await.expect_err("behind itself");
             guard.downgrade().await.expect("downgrades");

@@ -4,18 +4,20 @@ mod index;
 mod schedule;
 mod state;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_core::schedule::{self as rule, Due, Period, Policy};
-use leasehold_core::{Ahead, Fence, Key, Moment, Reading};
+use leasehold_core::{Ahead, Fence, Key, Moment, Provided, Reading};
 
 use self::state::State;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::{Guard, Released};
+use crate::guard::{Certainty, Guard};
 use crate::kept;
 use crate::lock::{Attempt, Lock};
 use crate::property::Property;
+use crate::session::Handle;
 
 pub(crate) use self::index::{all, unlist};
 pub use self::schedule::Schedule;
@@ -84,6 +86,8 @@ pub struct Turn {
     state: State,
     /// When it began: by the store's clock, and by ours.
     began: (Duration, Moment),
+    /// Of the writing of `state`.
+    certainty: Certainty,
 }
 
 impl Job {
@@ -205,9 +209,9 @@ impl Job {
         }
         let owner = self.lock.handle().settings().terms.owner.as_str();
         let state = state.unwrap_or_default().begun(&period, now, owner, guard.fence());
-        guard.write(&state.record()).await?;
+        let certainty = guard.write(&state.record()).await?;
         index::enter(self.lock.handle(), self.lock.key()).await;
-        Ok(Begin::Turn(Turn { guard, state, began }))
+        Ok(Begin::Turn(Turn { guard, state, began, certainty }))
     }
 
     /// The last run, if there was one.
@@ -268,7 +272,7 @@ impl Turn {
     /// # Errors
     ///
     /// [`ErrorKind::Lost`] when the hold had been lost: somebody else may have done the work as well,
-    /// and nothing was written down. And when the store cannot be reached.
+    /// or will. And when the store cannot be reached: whether it was written down is not known then.
     pub async fn succeed(self) -> Result<()> {
         self.end(true, None).await
     }
@@ -301,20 +305,40 @@ impl Turn {
         let ended = began.saturating_add(clock::now().since(here));
         let state = self.state.ended(ended, ok, code);
         self.guard.write(&state.record()).await?;
-        let (handle, key) = (self.guard.handle().clone(), self.guard.key().clone());
-        match self.guard.release().await {
-            Ok(Released::Lost) => {
-                let detail = "the hold had been lost when the job ended";
-                Err(handle.error(ErrorKind::Lost, "end the job", detail).about(&key))
+        let (handle, key) = (Arc::clone(self.guard.handle()), self.guard.key().clone());
+        let released = self.guard.release().await;
+        match self.certainty {
+            // It is written down, and the hold was ours until then. If need be the TTL ends it.
+            Certainty::Done => Ok(()),
+            Certainty::MayComeAgain => {
+                released?;
+                confirm(&handle, &key, &state).await
             }
-            // It is written down; the TTL ends the hold.
-            Ok(Released::Held) | Err(_) => Ok(()),
         }
     }
 }
 
+/// Sees to it that the end of a run is written down, where the writing of its beginning was cut off,
+/// arrived late and undid that of the end. It cannot arrive any more: the hold has ended.
+async fn confirm(handle: &Handle, key: &Key, ended: &State) -> Result<()> {
+    loop {
+        let (found, reading) = kept::read::<State>(handle, key, state::KIND).await?;
+        if found.as_ref().is_some_and(|found| found.remembers(ended)) {
+            return Ok(());
+        }
+        let Some(version) = reading.written.filter(|_| found.is_some_and(|it| it.is_of(ended)))
+        else {
+            let detail = "somebody began it anew before its end was written down";
+            return Err(handle.error(ErrorKind::Lost, "end the job", detail).about(key));
+        };
+        let (provided, record) = (Provided::Unchanged(Some(version.version)), ended.record());
+        let writing = handle.store().write(key, provided, &record);
+        handle.answered_soon("write the record of", writing).await?;
+    }
+}
+
 /// What a job's key says; `None` where it says nothing.
-pub(crate) async fn last_of(handle: &crate::session::Handle, key: &Key) -> Result<Option<Run>> {
+pub(crate) async fn last_of(handle: &Handle, key: &Key) -> Result<Option<Run>> {
     match kept::read::<State>(handle, key, state::KIND).await {
         Ok((state, _)) => Ok(state.map(|state| state.run())),
         // It was a job's, and is something else now.

@@ -102,6 +102,22 @@ impl State {
         self.done.iter().any(|done| done == name)
     }
 
+    /// Whether it is of the same run.
+    pub(super) const fn is_of(&self, run: &Self) -> bool {
+        self.fence == run.fence
+    }
+
+    /// Whether it tells how a run `ended`, or comes of what did.
+    pub(super) fn remembers(&self, ended: &Self) -> bool {
+        if self.is_of(ended) {
+            return self.ok == ended.ok;
+        }
+        // A failure may be tried again, and another period be begun; a version stays done.
+        ended.ok != Some(true)
+            || self.is_done(&ended.period)
+            || (ended.period_begins.is_some() && self.period != ended.period)
+    }
+
     pub(super) fn last(&self) -> LastRun<'_> {
         LastRun {
             period: &self.period,
