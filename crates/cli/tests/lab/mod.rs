@@ -38,11 +38,11 @@ impl Lab {
     }
 
     /// `leasehold` with these arguments, in a session of its own: without a terminal, so that
-    /// a test behaves the same wherever it is run. `setsid` replaces itself by the program, so the
-    /// process is the program.
+    /// a test behaves the same wherever it is run; and it dies with the test, also when that is
+    /// killed. Both replace themselves by what they start, so the process is the program.
     pub fn leasehold(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("setsid");
-        command.arg(LEASEHOLD).args(arguments);
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "setsid", LEASEHOLD]).args(arguments);
         self.prepare(&mut command);
         command
     }
