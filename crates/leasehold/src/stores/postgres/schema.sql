@@ -109,9 +109,10 @@ BEGIN
     END IF;
 END $$;
 
--- What must hold for a transaction that grants or ends something.
+-- What must hold for a transaction that grants or ends something. This and what else only the others
+-- call runs under their search_path: to set it anew costs more than the work.
 CREATE OR REPLACE FUNCTION leasehold.ready() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     -- A snapshot of the whole transaction would be older than the wait for the key's lock.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -127,7 +128,7 @@ END $$;
 -- Whether a session that looked lapsed is: judged by writing, because a renewal may be committing
 -- at this moment. One judge at a time, so that two that judge many sessions cannot cross.
 CREATE OR REPLACE FUNCTION leasehold.condemn(the_session uuid) RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(7811887145421309283);
     UPDATE leasehold.sessions SET dead = true
@@ -143,7 +144,7 @@ END $$;
 CREATE OR REPLACE FUNCTION leasehold.settle(
     the_key text, me uuid,
     OUT taken bigint, OUT lowest bigint, OUT lapse timestamptz, OUT full_up boolean
-) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+) LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     c record;
     drawn bigint;
@@ -258,7 +259,7 @@ END $$;
 -- The first limit in line that a new claim disagrees with; NULL if all who live agree. The same limit
 -- agrees, and a mutex (1) with readers and writers (2^32 - 1). The key's lock must be held.
 CREATE OR REPLACE FUNCTION leasehold.other_limit(the_key text, the_limit bigint) RETURNS bigint
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     c record;
 BEGIN
@@ -289,46 +290,54 @@ CREATE OR REPLACE FUNCTION leasehold.enter(
 DECLARE
     line record;
     mine record;
-    place bigint;
+    place bigint := 1;
+    fits boolean := true;
     at timestamptz;
 BEGIN
     PERFORM leasehold.ready();
     PERFORM pg_advisory_xact_lock(hashtextextended(the_key COLLATE "C", 5641968264518839049));
     -- The clock is read when the lock is held: the transaction may have waited for it.
     at := clock_timestamp();
-    PERFORM FROM leasehold.sessions WHERE id = the_session AND NOT dead AND expires > at;
+    SELECT EXISTS (SELECT FROM leasehold.claims c WHERE c.key = the_key COLLATE "C") AS wanted
+        INTO mine FROM leasehold.sessions WHERE id = the_session AND NOT dead AND expires > at;
     IF NOT FOUND THEN
         outcome := 'ended';
         RETURN;
     END IF;
-    line := leasehold.settle(the_key, the_claim);
-    SELECT c.fence, c.ticket INTO mine FROM leasehold.claims c
-        WHERE c.session = the_session AND c.id = the_claim AND c.key = the_key COLLATE "C";
-    IF FOUND THEN
-        place := mine.ticket;
-        held := mine.fence;
-        IF held IS NULL AND NOT stay THEN
-            DELETE FROM leasehold.claims WHERE session = the_session AND id = the_claim;
-        END IF;
-    ELSE
-        IF line.taken > 0 THEN
-            key_limit := leasehold.other_limit(the_key, the_limit);
-            IF key_limit IS NOT NULL THEN
-                outcome := 'disagrees';
-                RETURN;
+    -- Most keys are nobody's, and that is all there is to see.
+    IF mine.wanted THEN
+        line := leasehold.settle(the_key, the_claim);
+        SELECT c.fence, c.ticket INTO mine FROM leasehold.claims c
+            WHERE c.session = the_session AND c.id = the_claim AND c.key = the_key COLLATE "C";
+        IF FOUND THEN
+            place := mine.ticket;
+            held := mine.fence;
+            fits := NULL;
+            IF held IS NULL AND NOT stay THEN
+                DELETE FROM leasehold.claims WHERE session = the_session AND id = the_claim;
             END IF;
+        ELSE
+            IF line.taken > 0 THEN
+                key_limit := leasehold.other_limit(the_key, the_limit);
+                IF key_limit IS NOT NULL THEN
+                    outcome := 'disagrees';
+                    RETURN;
+                END IF;
+            END IF;
+            SELECT coalesce(max(c.ticket), 0) + 1 INTO place FROM leasehold.claims c
+                WHERE c.key = the_key COLLATE "C";
+            fits := NOT line.full_up AND line.taken + the_units <= least(line.lowest, the_limit);
         END IF;
-        SELECT coalesce(max(c.ticket), 0) + 1 INTO place FROM leasehold.claims c
-            WHERE c.key = the_key COLLATE "C";
-        IF NOT line.full_up AND line.taken + the_units <= least(line.lowest, the_limit) THEN
-            INSERT INTO leasehold.claims VALUES (
-                the_session, the_claim, the_key, place, the_units, the_limit, the_note, at,
-                (SELECT fence_base + nextval('leasehold.fences') FROM leasehold.state), at
-            ) RETURNING claims.fence INTO held;
-        ELSIF stay THEN
-            INSERT INTO leasehold.claims VALUES (
-                the_session, the_claim, the_key, place, the_units, the_limit, the_note, at);
-        END IF;
+    END IF;
+    -- NULL: it stands in line already.
+    IF fits THEN
+        INSERT INTO leasehold.claims VALUES (
+            the_session, the_claim, the_key, place, the_units, the_limit, the_note, at,
+            (SELECT fence_base + nextval('leasehold.fences') FROM leasehold.state), at
+        ) RETURNING claims.fence INTO held;
+    ELSIF NOT fits AND stay THEN
+        INSERT INTO leasehold.claims VALUES (
+            the_session, the_claim, the_key, place, the_units, the_limit, the_note, at);
     END IF;
     IF held IS NOT NULL THEN
         outcome := 'held';
@@ -365,30 +374,35 @@ CREATE OR REPLACE FUNCTION leasehold.leave(the_session uuid, the_claim uuid, the
 RETURNS text
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    was_held boolean;
+    was record;
 BEGIN
     PERFORM leasehold.ready();
     PERFORM pg_advisory_xact_lock(hashtextextended(the_key COLLATE "C", 5641968264518839049));
-    DELETE FROM leasehold.claims
-        WHERE session = the_session AND id = the_claim AND key = the_key COLLATE "C"
-        RETURNING fence IS NOT NULL INTO was_held;
+    DELETE FROM leasehold.claims c
+        WHERE c.session = the_session AND c.id = the_claim AND c.key = the_key COLLATE "C"
+        RETURNING c.fence IS NOT NULL AS held,
+            EXISTS (SELECT FROM leasehold.sessions s WHERE s.id = the_session AND NOT s.dead
+                AND s.expires > clock_timestamp()) AS alive,
+            EXISTS (SELECT FROM leasehold.claims o WHERE o.key = the_key COLLATE "C"
+                AND (o.session, o.id) <> (the_session, the_claim)) AS wanted
+        INTO was;
     IF NOT FOUND THEN
         RETURN 'gone';
     END IF;
-    PERFORM leasehold.settle(the_key, NULL);
+    IF was.wanted THEN
+        PERFORM leasehold.settle(the_key, NULL);
+    END IF;
     -- What lapsed was not held any more, though nobody noticed.
-    PERFORM FROM leasehold.sessions
-        WHERE id = the_session AND NOT dead AND expires > clock_timestamp();
-    IF NOT FOUND THEN
+    IF NOT was.alive THEN
         RETURN 'gone';
     END IF;
-    RETURN CASE WHEN was_held THEN 'released' ELSE 'withdrawn' END;
+    RETURN CASE WHEN was.held THEN 'released' ELSE 'withdrawn' END;
 END $$;
 
 -- Whether a claim holds. The key's lock must be held: until the commit nobody else is granted.
 CREATE OR REPLACE FUNCTION leasehold.holds(the_session uuid, the_claim uuid, the_key text)
 RETURNS boolean
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     -- Holders are a prefix of the line, so this judges the session of each of them.
     PERFORM leasehold.settle(the_key, NULL);
