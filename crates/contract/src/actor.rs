@@ -7,7 +7,7 @@ use std::time::Duration;
 use leasehold::{Client, Result, Store, clock};
 use leasehold_core::{
     Ahead, Claim, ClaimId, Enter, Fence, Key, Left, Line, Moment, Note, Place, Renewed, SessionId,
-    Terms,
+    Terms, Together,
 };
 
 use crate::Bench;
@@ -66,6 +66,13 @@ pub(crate) fn share(key_text: &str, units: u32, limit: u32) -> Claim {
     .expect("fits")
 }
 
+/// Whether the store enters several lines in one step, where in a cluster the keys are in one slot: all
+/// but those that say why not.
+pub(crate) fn enters_in_one_step(store: &dyn Store) -> bool {
+    let name = store.to_string();
+    !["zookeeper", "redlock"].iter().any(|scheme| name.starts_with(scheme))
+}
+
 pub(crate) fn note(text: &str) -> Note {
     Note::new(text).expect("a valid note")
 }
@@ -113,6 +120,14 @@ impl Actor {
 
     pub(crate) async fn enter(&self, claim: &Claim, enter: Enter) -> Result<Place> {
         soon("enter", self.store.enter(&self.session, claim, enter)).await
+    }
+
+    /// Asks for all of the claims in one step; `None` if they are entered one by one here.
+    pub(crate) async fn enters_all(&self, claims: &[Claim]) -> Result<Option<Together>> {
+        let entering = self.store.enter_all(&self.session, claims);
+        let together = soon("enter all", entering).await?;
+        assert_eq!(together == Together::Apart, !enters_in_one_step(&*self.store), "{together:?}");
+        Ok(Some(together).filter(|together| *together != Together::Apart))
     }
 
     pub(crate) async fn tries(&self, claim: &Claim) -> Place {

@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, FutureExt};
 use leasehold::{Error, ErrorKind, Examination, Guarantees, Result, Store, clock};
 use leasehold_core::{
     Claim, ClaimId, Enter, Key, Left, Line, Moment, Place, Provided, Reading, Record, Renewed,
-    SessionId, Terms,
+    SessionId, Terms, Together,
 };
 use tokio::sync::watch;
 
@@ -21,6 +21,7 @@ pub enum Call {
     Renew,
     Close,
     Enter,
+    EnterAll,
     Changed,
     Disturbed,
     Leave,
@@ -35,11 +36,12 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Open,
         Self::Renew,
         Self::Close,
         Self::Enter,
+        Self::EnterAll,
         Self::Changed,
         Self::Disturbed,
         Self::Leave,
@@ -265,6 +267,18 @@ impl Store for Chaos {
         let (session, claim) = (session.clone(), claim.clone());
         self.through(Call::Enter, move |store| {
             async move { store.enter(&session, &claim, enter).await }.boxed()
+        })
+        .boxed()
+    }
+
+    fn enter_all<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claims: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Together>> {
+        let (session, claims) = (session.clone(), claims.to_vec());
+        self.through(Call::EnterAll, |store| {
+            async move { store.enter_all(&session, &claims).await }.boxed()
         })
         .boxed()
     }

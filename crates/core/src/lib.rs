@@ -27,7 +27,7 @@ pub use fence::{Fence, FenceError, StaleFence};
 pub use key::{Key, KeyError};
 pub use lease::{Lease, Timing, TimingError};
 pub use moment::Moment;
-pub use place::{Ahead, Enter, Left, Line, Party, Place, Renewed, Terms};
+pub use place::{Ahead, Enter, Left, Line, Party, Place, Renewed, Terms, Together};
 pub use rate::{Decision, Quota, Rate, RateError};
 pub use record::{Provided, Reading, Record, RecordError, Version, Written};
 pub use table::Table;

@@ -24,6 +24,23 @@ pub enum Place {
     Refused(Ahead),
 }
 
+/// What became of claims on several keys that were asked for in one step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Together {
+    /// All hold, each under its own fence, in the order of the claims.
+    Held(Vec<Fence>),
+    /// Others are ahead of the claim at this place among the claims. Nothing new is left in the
+    /// store, of the other claims neither.
+    Refused {
+        /// Which of the claims, counted from 0.
+        at: usize,
+        /// Who is ahead of it.
+        ahead: Ahead,
+    },
+    /// These keys cannot be entered in one step. Nothing was done.
+    Apart,
+}
+
 /// What stands between a claim and its grant.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ahead {

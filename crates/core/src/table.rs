@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::line::{self, Share};
-use crate::place::{Ahead, Enter, Left, Line, Party, Place, Renewed, Terms};
+use crate::place::{Ahead, Enter, Left, Line, Party, Place, Renewed, Terms, Together};
 use crate::record::{Provided, Record, Version, Written};
 use crate::{Claim, ClaimId, Fence, Key, Moment, SessionId};
 
@@ -148,6 +148,40 @@ impl Table {
             return Ok(Place::Refused(ahead));
         }
         Ok(Place::Waiting(ahead))
+    }
+
+    /// Grants all of the claims, each on a key of its own, or puts none in line.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Table::enter`], with which of the claims it is about.
+    pub fn enter_all(
+        &mut self,
+        now: Moment,
+        id: &SessionId,
+        claims: &[Claim],
+    ) -> Result<Together, (usize, NoEntry)> {
+        let (mut fences, mut fresh) = (Vec::with_capacity(claims.len()), Vec::new());
+        for (at, claim) in claims.iter().enumerate() {
+            let known = self.live(now, id).is_some_and(|it| it.claims.contains(&claim.id));
+            let entered = match self.enter(now, id, claim, Enter::Try) {
+                Ok(Place::Held(fence)) => {
+                    fences.push(fence);
+                    fresh.extend((!known).then_some(claim));
+                    continue;
+                }
+                Ok(Place::Refused(ahead) | Place::Waiting(ahead)) => {
+                    Ok(Together::Refused { at, ahead })
+                }
+                Err(refusal) => Err((at, refusal)),
+            };
+            // Within the step nobody came, so this is as if they had not entered.
+            for claim in fresh {
+                self.leave(now, id, claim);
+            }
+            return entered;
+        }
+        Ok(Together::Held(fences))
     }
 
     /// Ends a claim, held or waiting.

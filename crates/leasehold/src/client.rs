@@ -110,8 +110,11 @@ impl Client {
     /// guards come in the order of `locks`. Each may have a share of its own: a mutex, a reader, units
     /// of a semaphore.
     ///
-    /// All are tried at once first, in the time of one round trip. If one is not free, nothing is kept,
-    /// and they are waited for one by one in the order of their keys.
+    /// If all are free they are locked in one step, and with one request: over `SQLite` and `memory:`
+    /// always, over PostgreSQL and one Redis server up to 256 keys, over etcd up to 100, and over a Redis
+    /// Cluster if all keys are in one slot (`{account}/1`, `{account}/2`). If one is not free nothing is
+    /// kept, and they are waited for one by one in the order of their keys; so they are from the beginning
+    /// where there is no such step (ZooKeeper, Redlock, more keys, locks of several clients).
     ///
     /// ```
     /// # leasehold::doc_test(async {
@@ -132,12 +135,19 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] when a key is named twice; [`ErrorKind::Lost`] when one was lost while the
-    /// others were waited for; and as for [`Lock::lock`]. Nothing is held then.
+    /// others were waited for; and as for [`Lock::lock`], with the key that it was about. Nothing is held
+    /// then, or is given back in the background.
     pub async fn lock_all(&self, locks: impl IntoIterator<Item = Lock>) -> Result<Vec<Guard>> {
-        many::lock_all(locks.into_iter().collect()).await
+        many::lock_all(&locks.into_iter().collect::<Vec<_>>()).await
     }
 
-    /// Like [`Client::lock_all`], if all are free. `None`, and nothing is held, if one is not.
+    /// Like [`Client::lock_all`], if all are free. `None`, and nothing is held, if one is not: somebody
+    /// else holds it, waits for it, or is trying it at this moment.
+    ///
+    /// Where all are locked in one step, nobody is disturbed by a try that is refused, and of those who
+    /// try free keys at the same moment one gets them. Else they are tried one by one in the order of
+    /// their keys, and given back at the first that is not free; of those who try the same free keys one
+    /// gets them then, too, except over Redlock, where two who try one key may refuse each other.
     ///
     /// # Cancel safety
     ///
@@ -146,7 +156,8 @@ impl Client {
     /// # Errors
     ///
     /// [`ErrorKind::Invalid`] when a key is named twice; [`ErrorKind::Lost`] when one was lost before the
-    /// store had answered for the others; and as for [`Lock::try_lock`]. Nothing is held then.
+    /// store had answered for the others; and as for [`Lock::try_lock`], with the key that it was about.
+    /// Nothing is held then, or is given back in the background.
     pub async fn try_lock_all(
         &self,
         locks: impl IntoIterator<Item = Lock>,

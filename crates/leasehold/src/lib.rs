@@ -38,7 +38,7 @@ pub use leasehold_core as core;
 pub use leasehold_core::{
     Ahead, Claim, ClaimError, ClaimId, Enter, Fence, FenceError, Key, KeyError, Left, Line, Moment,
     Note, Party, Place, Provided, Reading, Record, RecordError, Renewed, SessionId, Terms, Timing,
-    TimingError, Version, Written,
+    TimingError, Together, Version, Written,
 };
 pub use limiter::{Away, Decision, Limiter, Quota, Rate, RateError};
 pub use lock::{Attempt, Lock};

@@ -7,9 +7,9 @@ use std::time::Duration;
 use leasehold_core::line::Share;
 use leasehold_core::{Ahead, Enter, Key, Note};
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::guard::{Guard, Released};
-use crate::session::{Acquired, Handle, Observer, Request, Wait};
+use crate::session::{Acquired, Handle, Observer, Request, Wait, Wanted};
 
 /// A key and how much of it is wanted, across all processes that use the same store: all of it
 /// ([`Client::mutex`](crate::Client::mutex), the writer of an [`RwLock`](crate::RwLock)), or some
@@ -46,6 +46,16 @@ pub enum Attempt {
     Held(Guard),
     /// Others are ahead.
     Refused(Ahead),
+}
+
+/// How an attempt at several locks in one step ended.
+pub(crate) enum Together {
+    /// All were free, and are ours.
+    Held(Vec<Guard>),
+    /// One was not, and none is.
+    Refused,
+    /// They cannot be had in one step.
+    Apart,
 }
 
 impl Lock {
@@ -107,10 +117,7 @@ impl Lock {
     pub async fn lock(&self) -> Result<Guard> {
         match self.acquire(Enter::Wait).await? {
             Attempt::Held(guard) => Ok(guard),
-            Attempt::Refused(_) => {
-                let detail = "the store refused a claim that was to wait; this is a bug in it";
-                Err(self.handle.error(ErrorKind::Unsupported, "wait for", detail).about(&self.key))
-            }
+            Attempt::Refused(_) => Err(self.bug("the store refused a claim that was to wait")),
         }
     }
 
@@ -226,19 +233,47 @@ impl Lock {
                           would wait for itself: locks are not re-entrant; hand the guard down";
             return Err(self.handle.error(ErrorKind::Invalid, "lock", detail).about(&self.key));
         }
-        let request = Request {
-            key: &self.key,
-            share: self.share,
-            note: &self.note,
-            enter,
-            observer: self.observer.as_ref(),
+        let observer = self.observer.as_ref();
+        let request = Request { wanted: &[self.wanted()], enter, observer };
+        let hold = match self.handle.acquire(&request).await? {
+            Acquired::Held(holds) => holds.into_iter().next(),
+            Acquired::Refused(ahead) => return Ok(Attempt::Refused(ahead)),
+            Acquired::Apart => None,
         };
-        Ok(match self.handle.acquire(&request).await? {
-            Acquired::Held { entry, fence } => {
-                Attempt::Held(Guard::new(Arc::clone(&self.handle), entry, fence))
+        let Some((entry, fence)) = hold else {
+            return Err(self.bug("the store answered one claim as several"));
+        };
+        Ok(Attempt::Held(Guard::new(Arc::clone(&self.handle), entry, fence)))
+    }
+
+    /// Takes all of `locks` in one step if they are free, and else none.
+    pub(crate) async fn attempt_together(locks: &[Self]) -> Result<Together> {
+        let Some(Self { handle, .. }) = locks.first() else {
+            return Ok(Together::Held(Vec::new()));
+        };
+        // A step is taken by one session.
+        if !locks.iter().all(|lock| Arc::ptr_eq(&lock.handle, handle)) {
+            return Ok(Together::Apart);
+        }
+        let wanted: Vec<_> = locks.iter().map(Self::wanted).collect();
+        let request = Request { wanted: &wanted, enter: Enter::Try, observer: None };
+        Ok(match handle.acquire(&request).await? {
+            Acquired::Held(holds) => {
+                let guard = |(entry, fence)| Guard::new(Arc::clone(handle), entry, fence);
+                Together::Held(holds.into_iter().map(guard).collect())
             }
-            Acquired::Refused(ahead) => Attempt::Refused(ahead),
+            Acquired::Refused(_) => Together::Refused,
+            Acquired::Apart => Together::Apart,
         })
+    }
+
+    fn wanted(&self) -> Wanted<'_> {
+        Wanted { key: &self.key, share: self.share, note: &self.note }
+    }
+
+    fn bug(&self, what: &str) -> Error {
+        let detail = format!("{what}; this is a bug in it");
+        self.handle.error(ErrorKind::Unsupported, "wait for", detail).about(&self.key)
     }
 }
 

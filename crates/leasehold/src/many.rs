@@ -1,54 +1,62 @@
 //! Many keys at once: all or nothing, without a deadlock.
 
 use futures::future::join_all;
+use leasehold_core::Enter;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::Guard;
-use crate::lock::Lock;
+use crate::lock::{Lock, Together};
 
 /// Locks all of `locks`; the guards come in the order in which the locks were named.
 ///
-/// All are tried at once first, which takes the time of one round trip. If one is not free the others
-/// are given back, and all are locked one by one in the order of their keys: whoever locks several
+/// In one step if they are free. Else one by one in the order of their keys: whoever waits for several
 /// keys goes through them in that order, so nobody waits in a circle.
-pub(crate) async fn lock_all(locks: Vec<Lock>) -> Result<Vec<Guard>> {
-    let order = in_order(&locks)?;
-    if let Some(guards) = try_lock_all(&locks).await? {
+pub(crate) async fn lock_all(locks: &[Lock]) -> Result<Vec<Guard>> {
+    let order = in_order(locks)?;
+    if let Together::Held(guards) = Lock::attempt_together(locks).await? {
         return Ok(guards);
     }
+    let all = one_by_one(locks, order, Enter::Wait).await?;
+    all.ok_or_else(|| Error::new(ErrorKind::Unsupported, "lock all", "a wait ended in a refusal"))
+}
+
+/// Locks all of `locks` if all are free; `None`, and nothing is held, if one is not.
+///
+/// Where it takes several steps these go in the order of the keys, too: of those who try the same free
+/// keys at once, whoever gets the first of them gets all.
+pub(crate) async fn try_lock_all(locks: &[Lock]) -> Result<Option<Vec<Guard>>> {
+    let order = in_order(locks)?;
+    match Lock::attempt_together(locks).await? {
+        Together::Held(guards) => Ok(Some(guards)),
+        Together::Refused => Ok(None),
+        Together::Apart => one_by_one(locks, order, Enter::Try).await,
+    }
+}
+
+/// Locks one after the other. `None`, and nothing is held, once one is not to be had.
+async fn one_by_one(locks: &[Lock], order: Vec<usize>, enter: Enter) -> Result<Option<Vec<Guard>>> {
     let mut held = Vec::with_capacity(locks.len());
     for at in order {
-        held.push((at, locks[at].lock().await?));
+        let taken = match enter {
+            Enter::Wait => locks[at].lock().await.map(Some),
+            Enter::Try => locks[at].try_lock().await,
+        };
+        match taken {
+            Ok(Some(guard)) => held.push((at, guard)),
+            given_up => {
+                // Before the caller goes on: what is given back later is in the way of others. What
+                // cannot be released now is released in the background.
+                join_all(held.into_iter().map(|(_, guard)| guard.release())).await;
+                return given_up.map(|_| None);
+            }
+        }
     }
     // Those that were locked first have waited for the others.
     for (_, guard) in &held {
         guard.check()?;
     }
     held.sort_unstable_by_key(|(at, _)| *at);
-    Ok(held.into_iter().map(|(_, guard)| guard).collect())
-}
-
-/// Locks all of `locks` if all are free; `None`, and nothing is held, if one is not.
-pub(crate) async fn try_lock_all(locks: &[Lock]) -> Result<Option<Vec<Guard>>> {
-    in_order(locks)?;
-    let (mut guards, mut failed) = (Vec::with_capacity(locks.len()), None);
-    for attempt in join_all(locks.iter().map(Lock::try_lock)).await {
-        match attempt {
-            Ok(guard) => guards.extend(guard),
-            Err(error) => failed = Some(error),
-        }
-    }
-    if guards.len() == locks.len() {
-        // Those that were granted first have waited for the answers about the others.
-        for guard in &guards {
-            guard.check()?;
-        }
-        return Ok(Some(guards));
-    }
-    // Before anything is waited for: what is given back later would keep others from what is free.
-    // What cannot be released now is released in the background.
-    join_all(guards.into_iter().map(Guard::release)).await;
-    failed.map_or(Ok(None), Err)
+    Ok(Some(held.into_iter().map(|(_, guard)| guard).collect()))
 }
 
 /// The places of the locks in the order of their keys: that of their bytes, the same everywhere.

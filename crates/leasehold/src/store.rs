@@ -1,6 +1,6 @@
 //! The contract between leasehold and a lock service.
 //!
-//! Fourteen methods, none with a default: a wrapper that forgets to forward one does not compile.
+//! Fifteen methods, none with a default: a wrapper that forgets to forward one does not compile.
 //! What the methods mean is checked, store by store, by the suite in `leasehold-contract`.
 //!
 //! # What every store promises
@@ -31,7 +31,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use leasehold_core::{
     Claim, ClaimId, Enter, Key, Left, Line, Place, Provided, Reading, Record, Renewed, SessionId,
-    Terms,
+    Terms, Together,
 };
 
 use crate::error::Result;
@@ -78,6 +78,21 @@ pub trait Store: fmt::Debug + fmt::Display + Send + Sync + 'static {
         claim: &'a Claim,
         enter: Enter,
     ) -> BoxFuture<'a, Result<Place>>;
+
+    /// [`Store::enter`] by [`Enter::Try`] of several claims, each on a key of its own, in one atomic
+    /// step: all are granted, or nothing new is left behind. Nobody sees some of them held and others
+    /// not, so of those who try free keys at the same moment one gets them.
+    ///
+    /// [`Together::Apart`], without an effect, where the store cannot do that with these keys; the
+    /// caller goes through them one by one then.
+    ///
+    /// Idempotent by the claims' ids: after an unknown outcome the same claims find what the first
+    /// request did. Fails as `enter` does, with the key of the claim that an error is about.
+    fn enter_all<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claims: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Together>>;
 
     /// Resolves when the place of a waiting claim may have changed since `enter` last answered;
     /// a change between that answer and this call counts. With the new place where the store was

@@ -10,7 +10,7 @@ use leasehold::stores::Memory;
 use leasehold::{
     Begin, Claim, ClaimId, Client, ClientBuilder, Enter, Error, ErrorKind, Examination, Guarantees,
     Key, Left, Line, Place, Provided, Reading, Record, Released, Renewed, Result, Schedule,
-    SessionId, Store, Terms, Timing, blocking,
+    SessionId, Store, Terms, Timing, Together, blocking,
 };
 use tokio::sync::Notify;
 
@@ -149,6 +149,14 @@ impl Store for Caught {
             Err(cut.outcome_unknown())
         }
         .boxed()
+    }
+
+    fn enter_all<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claims: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Together>> {
+        self.memory.enter_all(session, claims)
     }
 
     fn changed<'a>(

@@ -104,10 +104,19 @@ macro_rules! each_case {
                 locking_again_inside_a_run_is_an_error_and_not_a_hang,
                 a_task_that_waits_for_itself_is_warned_and_no_other_is;
             many:
+                claims_entered_in_one_step_all_hold_or_none_is_left,
+                a_refusal_of_claims_that_were_granted_before_ends_none_of_them,
+                a_session_that_ended_enters_no_lines_in_one_step,
+                shares_are_entered_in_one_step_beside_others,
                 many_keys_are_locked_all_or_nothing,
                 when_one_of_many_keys_fails_the_others_are_given_back,
                 a_key_that_was_lost_before_the_last_was_granted_is_told,
-                many_keys_in_any_order_do_not_deadlock;
+                many_keys_in_any_order_do_not_deadlock,
+                many_locks_through_a_lost_reply_are_the_same_claims,
+                many_locks_that_land_after_their_caller_gave_up_are_left,
+                many_locks_hold_from_before_they_were_asked_for,
+                tries_of_many_keys_never_overlap,
+                of_two_who_try_the_same_keys_one_gets_them;
             election:
                 one_leads_and_the_next_follows,
                 a_leader_proclaims_without_losing_office,

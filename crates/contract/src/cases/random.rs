@@ -5,7 +5,9 @@ use std::sync::Arc;
 use leasehold::{ErrorKind, LeaseScope, Property, Store, clock};
 use leasehold_core::backoff::Random;
 use leasehold_core::table::NoEntry;
-use leasehold_core::{Ahead, Claim, ClaimId, Enter, Fence, Left, Line, Place, SessionId, Table};
+use leasehold_core::{
+    Ahead, Claim, ClaimId, Enter, Fence, Left, Line, Place, SessionId, Table, Together,
+};
 
 use crate::Bench;
 use crate::actor::{PATIENT, claim, key, random_bytes, share, terms};
@@ -66,13 +68,14 @@ impl Twin {
     }
 
     async fn step(&mut self, step: usize) {
-        match self.below(20) {
+        match self.below(22) {
             0..=3 => self.enter_new(step, Enter::Try).await,
             4..=8 => self.enter_new(step, Enter::Wait).await,
             9..=11 => self.enter_again(step).await,
             12..=16 => self.leave(step).await,
             17 => self.revoke(step).await,
             18 => self.renew(step).await,
+            19 | 20 => self.enter_all(step).await,
             _ if self.below(4) == 0 => self.replace_session().await,
             _ => {}
         }
@@ -84,6 +87,11 @@ impl Twin {
     async fn enter_new(&mut self, step: usize, enter: Enter) {
         let session = self.below(self.sessions.len());
         let on = KEYS[self.below(KEYS.len())];
+        let claim = self.new_claim(session, on);
+        self.enter(step, session, &claim, enter).await;
+    }
+
+    fn new_claim(&mut self, session: usize, on: &'static str) -> Claim {
         let units = u32::try_from(1 + self.below(3)).expect("small");
         let counting = self.stores[0].guarantees().has(Property::Counting);
         // Mostly the limit that goes with the key, so that there are lines and not just refusals.
@@ -98,7 +106,44 @@ impl Twin {
             _ => claim(on),
         };
         self.claims.push((session, claim.clone()));
-        self.enter(step, session, &claim, enter).await;
+        claim
+    }
+
+    /// New claims on two keys or three, in one step where the store can.
+    async fn enter_all(&mut self, step: usize) {
+        let session = self.below(self.sessions.len());
+        let (first, several) = (self.below(KEYS.len()), 2 + self.below(KEYS.len() - 1));
+        let keys = (first..first + several).map(|at| KEYS[at % KEYS.len()]);
+        let claims: Vec<_> = keys.map(|on| self.new_claim(session, on)).collect();
+        for _ in 0..=self.below(2) {
+            let id = self.sessions[session].clone();
+            let said = self.store(session).enter_all(&id, &claims).await;
+            if matches!(said, Ok(Together::Apart)) {
+                break;
+            }
+            let ruled = self.table.enter_all(clock::now(), &id, &claims);
+            match (said, ruled) {
+                (Ok(Together::Held(fences)), Ok(Together::Held(_))) => {
+                    assert_eq!(fences.len(), claims.len(), "step {step}");
+                    for (claim, fence) in claims.iter().zip(fences) {
+                        self.check_fence(step, claim, fence);
+                    }
+                }
+                (
+                    Ok(Together::Refused { at, ahead }),
+                    Ok(Together::Refused { at: ruled_at, ahead: ruled }),
+                ) => {
+                    let holder = ahead.holder.and_then(|holder| holder.claim);
+                    let ruled_holder = ruled.holder.and_then(|holder| holder.claim);
+                    assert_eq!((at, ahead.rank, holder), (ruled_at, ruled.rank, ruled_holder));
+                }
+                (Err(said), Err((at, NoEntry::Disagrees { .. }))) => {
+                    let about = (said.kind(), said.key());
+                    assert_eq!(about, (ErrorKind::Disagrees, Some(&claims[at].key)), "step {step}");
+                }
+                (said, ruled) => panic!("step {step}: the store says {said:?}, the rule {ruled:?}"),
+            }
+        }
     }
 
     async fn enter_again(&mut self, step: usize) {

@@ -78,7 +78,7 @@ fn latest_deadline_before(chaos: &Chaos, client: &Client) -> Moment {
 }
 
 /// The latest deadline that what was sent by now can give, once all of it is answered.
-fn latest_deadline(chaos: &Chaos, client: &Client) -> Moment {
+pub(super) fn latest_deadline(chaos: &Chaos, client: &Client) -> Moment {
     deadline_by(chaos, client, |fault| matches!(fault, None | Some(Fault::HoldReply)))
 }
 
@@ -87,7 +87,7 @@ fn deadline_by(chaos: &Chaos, client: &Client, answered: fn(Option<Fault>) -> bo
     let by_claim = chaos.guarantees().lease == LeaseScope::Claim;
     let extends = |call| match call {
         Call::Open | Call::Renew => true,
-        Call::Enter => by_claim,
+        Call::Enter | Call::EnterAll => by_claim,
         _ => false,
     };
     let log = chaos.log();

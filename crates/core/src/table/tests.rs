@@ -17,6 +17,7 @@ const TTL: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 enum Step {
     Enter { session: usize, key: usize, units: u32, limit: u32, enter: Enter },
+    EnterAll { session: usize, sizes: [(u32, u32); KEYS.len()], backwards: bool },
     Again { claim: usize, enter: Enter },
     Leave { claim: usize, by: Option<usize> },
     Renew { session: usize },
@@ -34,8 +35,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just((u32::MAX, u32::MAX)),
     ];
     prop_oneof![
-        6 => (0..SESSIONS, 0..KEYS.len(), sizes, enter.clone()).prop_map(
+        6 => (0..SESSIONS, 0..KEYS.len(), sizes.clone(), enter.clone()).prop_map(
             |(session, key, (units, limit), enter)| Step::Enter { session, key, units, limit, enter }
+        ),
+        2 => (0..SESSIONS, [sizes.clone(), sizes], any::<bool>()).prop_map(
+            |(session, sizes, backwards)| Step::EnterAll { session, sizes, backwards }
         ),
         3 => (any::<usize>(), enter).prop_map(|(claim, enter)| Step::Again { claim, enter }),
         4 => (any::<usize>(), prop::option::weighted(0.2, 0..SESSIONS))
@@ -82,6 +86,15 @@ impl Model {
             ahead.iter().all(|claim| units <= u64::from(claim.limit()))
         };
         (0..line.len()).filter(holds).map(|at| line[at].id).collect()
+    }
+
+    /// The first limit in line that a new claim does not share.
+    fn disagrees(&self, claim: &Claim) -> Option<u32> {
+        let other = self.on(&claim.key).find(|other| {
+            let pair = (other.limit().min(claim.limit()), other.limit().max(claim.limit()));
+            pair.0 != pair.1 && pair != (1, u32::MAX)
+        });
+        other.map(Claim::limit)
     }
 
     fn stands(&self, id: ClaimId) -> Option<&Standing> {
@@ -133,19 +146,20 @@ impl Run {
         match *step {
             Step::Pass { seconds } => self.now = self.now + Duration::from_secs(seconds),
             Step::Enter { session, key, units, limit, enter } => {
-                let mut id = [0; 16];
-                id[..8].copy_from_slice(&self.claims.len().to_le_bytes());
-                let claim = Claim::counting(
-                    ClaimId::from_random(id),
-                    Key::new(KEYS[key]).unwrap(),
-                    Note::default(),
-                    NonZeroU32::new(units).unwrap(),
-                    NonZeroU32::new(limit).unwrap(),
-                )
-                .unwrap();
                 let session = self.sessions[session].clone();
-                self.claims.push((session.clone(), claim.clone()));
+                let claim = self.claim(&session, key, units, limit);
                 self.enter(&session, &claim, enter);
+            }
+            Step::EnterAll { session, sizes, backwards } => {
+                let session = self.sessions[session].clone();
+                let each = sizes.into_iter().enumerate();
+                let claims =
+                    each.map(|(key, (units, limit))| self.claim(&session, key, units, limit));
+                let mut claims: Vec<_> = claims.collect();
+                if backwards {
+                    claims.reverse();
+                }
+                self.enter_all(&session, &claims);
             }
             Step::Again { claim, enter } => {
                 if let Some((session, claim)) = self.pick(claim)
@@ -172,6 +186,51 @@ impl Run {
         (!self.claims.is_empty()).then(|| self.claims[at % self.claims.len()].clone())
     }
 
+    /// One that was never used before.
+    fn claim(&mut self, session: &SessionId, key: usize, units: u32, limit: u32) -> Claim {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.claims.len().to_le_bytes());
+        let claim = Claim::counting(
+            ClaimId::from_random(id),
+            Key::new(KEYS[key]).unwrap(),
+            Note::default(),
+            NonZeroU32::new(units).unwrap(),
+            NonZeroU32::new(limit).unwrap(),
+        )
+        .unwrap();
+        self.claims.push((session.clone(), claim.clone()));
+        claim
+    }
+
+    fn enter_all(&mut self, session: &SessionId, claims: &[Claim]) {
+        let answer = self.table.enter_all(self.now, session, claims);
+        if !self.model.expires.contains_key(session) {
+            assert_eq!(answer, Err((0, NoEntry::NoSession)), "a lapsed session claims nothing");
+            return;
+        }
+        let before = self.model.line.clone();
+        for (at, claim) in claims.iter().enumerate() {
+            let other = self.model.disagrees(claim);
+            self.model.line.push(Standing { claim: claim.clone(), session: session.clone() });
+            if other.is_none() && self.model.holders(&claim.key).contains(&claim.id) {
+                continue;
+            }
+            match (&answer, other) {
+                (Err((of, NoEntry::Disagrees { limit })), Some(other)) => {
+                    assert_eq!((*of, *limit), (at, other));
+                }
+                (Ok(Together::Refused { at: of, .. }), None) => assert_eq!(*of, at),
+                _ => panic!("{answer:?}, and {claim:?} does not fit"),
+            }
+            self.model.line = before;
+            return;
+        }
+        let Ok(Together::Held(fences)) = answer else { panic!("{answer:?}, and all fit") };
+        for (claim, fence) in claims.iter().zip(fences) {
+            self.check_fence(claim.id, fence);
+        }
+    }
+
     fn enter(&mut self, session: &SessionId, claim: &Claim, enter: Enter) {
         let answer = self.table.enter(self.now, session, claim, enter);
         if !self.model.expires.contains_key(session) {
@@ -179,11 +238,7 @@ impl Run {
             return;
         }
         if self.model.stands(claim.id).is_none() {
-            let other = self.model.on(&claim.key).find(|other| {
-                let pair = (other.limit().min(claim.limit()), other.limit().max(claim.limit()));
-                pair.0 != pair.1 && pair != (1, u32::MAX)
-            });
-            if let Some(limit) = other.map(Claim::limit) {
+            if let Some(limit) = self.model.disagrees(claim) {
                 assert_eq!(answer, Err(NoEntry::Disagrees { limit }), "one of another limit");
                 return;
             }

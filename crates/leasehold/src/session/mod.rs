@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use acquire::Wait;
-pub(crate) use acquire::{Acquired, Observer, Request};
+pub(crate) use acquire::{Acquired, Observer, Request, Wanted};
 use entries::Entries;
 pub(crate) use entry::Entry;
 

@@ -8,7 +8,7 @@ use futures::future::{BoxFuture, FutureExt};
 use leasehold_core::table::NoEntry;
 use leasehold_core::{
     Claim, ClaimId, Enter, Key, Left, Line, Place, Provided, Reading, Record, Renewed, SessionId,
-    Table, Terms, Timing,
+    Table, Terms, Timing, Together,
 };
 
 use crate::clock;
@@ -62,6 +62,18 @@ impl Memory {
             self.shared.mailbox.tell(claim, None);
         }
         outcome
+    }
+
+    fn no_entry(&self, claim: &Claim, refusal: NoEntry) -> Error {
+        match refusal {
+            NoEntry::Disagrees { limit } => Error::disagrees(claim, limit).at(self),
+            gone @ NoEntry::NoSession => {
+                Error::new(ErrorKind::SessionEnded, "enter the line of", "open a new session")
+                    .about(&claim.key)
+                    .at(self)
+                    .because(gone)
+            }
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -125,22 +137,24 @@ impl Store for Memory {
     ) -> BoxFuture<'a, Result<Place>> {
         async move {
             self.shared.mailbox.expect(claim.id);
-            let place = self
-                .step(|table| table.enter(clock::now(), session, claim, enter))
-                .map_err(|refused| match refused {
-                    NoEntry::Disagrees { limit } => Error::disagrees(claim, limit).at(self),
-                    gone @ NoEntry::NoSession => {
-                        let attempt = "enter the line of";
-                        Error::new(ErrorKind::SessionEnded, attempt, "open a new session")
-                            .about(&claim.key)
-                            .at(self)
-                            .because(gone)
-                    }
-                });
+            let place = self.step(|table| table.enter(clock::now(), session, claim, enter));
+            let place = place.map_err(|refusal| self.no_entry(claim, refusal));
             if !matches!(place, Ok(Place::Waiting(_))) {
                 self.shared.mailbox.forget(claim.id);
             }
             place
+        }
+        .boxed()
+    }
+
+    fn enter_all<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claims: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Together>> {
+        async move {
+            self.step(|table| table.enter_all(clock::now(), session, claims))
+                .map_err(|(at, refusal)| self.no_entry(&claims[at], refusal))
         }
         .boxed()
     }

@@ -224,3 +224,37 @@ async fn records_and_amendments_cost_few_requests() {
     .await;
     assert_eq!(spent, calls_of(&[("Range", 1), ("Txn", 1)]));
 }
+
+/// Free keys are one request, however many; beside others, whose lines have to be looked at, two.
+#[tokio::test]
+async fn many_locks_are_one_request_and_beside_others_two() {
+    let etcd = Etcd::start();
+    let [client, other] = [(); 2].map(|()| leasehold::Client::open(&etcd.url()).unwrap());
+    for client in [&client, &other] {
+        client.mutex("first").unwrap().lock().await.unwrap().release().await.unwrap();
+    }
+    let before = etcd.revision();
+    let locks: Vec<_> = (0..100).map(|n| client.mutex(format!("k{n}")).unwrap()).collect();
+    let mut all = Vec::new();
+    let spent = cost(&etcd, async { all = client.lock_all(locks).await.unwrap() }).await;
+    assert_eq!(spent, calls_of(&[("Txn", 1)]));
+    assert_eq!((all.len(), etcd.revision() - before), (100, 1));
+
+    let readers = |client: &leasehold::Client| {
+        ["r", "s"].map(|key| client.rwlock(key).unwrap().reader().clone())
+    };
+    let _read = other.lock_all(readers(&other)).await.unwrap();
+    let before = etcd.revision();
+    let [read, _] = readers(&client);
+    let locks = [read, client.mutex("t").unwrap()];
+    let mut both = Vec::new();
+    let spent = cost(&etcd, async { both = client.lock_all(locks).await.unwrap() }).await;
+    assert_eq!(both.len(), 2);
+    assert_eq!(spent, calls_of(&[("Txn", 2)]));
+    assert_eq!(etcd.revision() - before, 1);
+
+    let before = etcd.revision();
+    let tried = ["free", "k7"].map(|key| other.mutex(key).unwrap());
+    assert!(other.try_lock_all(tried).await.unwrap().is_none());
+    assert_eq!(etcd.revision(), before, "a refused try writes nothing");
+}

@@ -95,6 +95,27 @@ async fn every_call_is_one_round_trip() {
     one("the end of a session without claims");
 }
 
+#[tokio::test]
+async fn many_locks_are_one_round_trip() {
+    let server = Server::start();
+    let (port, requests) = counting(&server).await;
+    let url = format!("{}?sslmode=disable", server.url_on(port));
+    let client = leasehold::Client::open(&url).unwrap();
+    // Connects, and opens the session.
+    client.mutex("first").unwrap().lock().await.unwrap().release().await.unwrap();
+    let before = requests.load(Ordering::SeqCst);
+    let locks = ["c", "a", "b"].map(|key| client.mutex(key).unwrap());
+    let guards = client.lock_all(locks).await.unwrap();
+    assert_eq!(requests.load(Ordering::SeqCst) - before, 1);
+    let again = ["x", "b"].map(|key| client.mutex(key).unwrap());
+    assert!(client.try_lock_all(again).await.unwrap().is_none());
+    assert_eq!(requests.load(Ordering::SeqCst) - before, 2, "and a refusal is another");
+    // More than one transaction locks: one by one.
+    let crowd: Vec<_> = (0..300).map(|n| client.mutex(format!("k{n}")).unwrap()).collect();
+    assert_eq!(client.lock_all(crowd).await.unwrap().len(), 300);
+    assert_eq!(guards.len(), 3);
+}
+
 /// NOTIFY takes a lock on the whole server's queue at commit: nobody pays it for nothing.
 #[tokio::test]
 async fn only_the_next_in_line_is_told_and_only_if_there_is_one() {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use leasehold::core::{
-    Claim, ClaimId, Enter, Fence, Key, Left, Note, Place, Renewed, SessionId, Terms,
+    Claim, ClaimId, Enter, Fence, Key, Left, Note, Place, Renewed, SessionId, Terms, Together,
 };
 use leasehold::stores::Postgres;
 use leasehold::{Client, Store};

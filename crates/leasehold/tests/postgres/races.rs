@@ -187,3 +187,32 @@ fn lapsed(node: &Node) -> String {
         node.session.as_str()
     )
 }
+
+/// Two name the same keys in opposite orders, and both wait for the one in the middle: locked in the
+/// order of the call, each would go on to wait for what the other has.
+#[tokio::test]
+async fn many_keys_named_in_opposite_orders_are_locked_in_one_order() {
+    const WAITING: &str = "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted";
+    let server = Server::start();
+    let nodes = [Node::new(&server.url()).await, Node::new(&server.url()).await];
+    let slow = raw(&server).await;
+    slow.batch_execute("BEGIN; SELECT leasehold.inspect('m')").await.unwrap();
+    let entering = nodes.into_iter().zip([["a", "m", "b"], ["b", "m", "a"]]).map(|(node, keys)| {
+        tokio::spawn(async move {
+            let claims = keys.map(claim);
+            node.store.enter_all(&node.session, &claims).await
+        })
+    });
+    let entering: Vec<_> = entering.collect();
+    until(&server, WAITING).await;
+    slow.batch_execute("COMMIT").await.unwrap();
+    let mut held = 0;
+    for together in entering {
+        match together.await.unwrap().unwrap() {
+            Together::Held(fences) => held += fences.len(),
+            Together::Refused { at, .. } => assert_eq!(at, 0),
+            Together::Apart => panic!("one statement enters three lines"),
+        }
+    }
+    assert_eq!(held, 3, "one has all of them");
+}

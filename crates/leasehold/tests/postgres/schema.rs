@@ -68,11 +68,11 @@ async fn a_role_that_may_not_is_told_what_to_run_and_then_may() {
 async fn tables_of_a_newer_version_are_left_alone() {
     let server = Server::start();
     Node::new(&server.url()).await;
-    server.psql("UPDATE leasehold.state SET version = 3");
+    server.psql("UPDATE leasehold.state SET version = 4");
     let error = Postgres::new(&server.url()).unwrap().open(&terms(TTL)).await.expect_err("newer");
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("newer schema"), "{error}");
-    assert_eq!(server.psql("SELECT version FROM leasehold.state"), "3");
+    assert_eq!(server.psql("SELECT version FROM leasehold.state"), "4");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Tables of version 1 are brought up to date by whoever comes, if it may.
+//! Tables of an earlier version are brought up to date by whoever comes, if it may.
 
 use leasehold::ErrorKind;
 use leasehold::core::{Provided, Record};
@@ -42,7 +42,7 @@ async fn tables_of_version_1_are_brought_up_to_date_under_those_who_use_them() {
     assert_eq!(asked(&old, &enter_sql(&session, &held)).await, "held");
     let url = server.url();
     let nodes = futures::future::join_all((0..8).map(|_| Node::new(&url))).await;
-    assert_eq!(server.psql(VERSION), "2");
+    assert_eq!(server.psql(VERSION), "3");
     // What was held is held, and fences go on.
     let before = nodes[0].store.inspect(&held.key).await.unwrap();
     assert_eq!(before.holders[0].claim, Some(held.id));
@@ -81,7 +81,7 @@ async fn a_role_that_may_not_is_told_who_and_needs_no_grant_after() {
     assert_eq!(server.psql(VERSION), "1", "nothing was done");
     // As the message says.
     old.batch_execute(SCHEMA_SQL).await.unwrap();
-    assert_eq!(server.psql(VERSION), "2");
+    assert_eq!(server.psql(VERSION), "3");
     store.open(&terms(TTL)).await.unwrap();
     keeps_records(&store).await;
     // A second time: what somebody decided since stays.
@@ -91,12 +91,30 @@ async fn a_role_that_may_not_is_told_who_and_needs_no_grant_after() {
     assert_eq!(denied.kind(), ErrorKind::Denied, "{denied:?}");
 }
 
+/// Version 2 had the same tables, and no step for several keys.
+#[tokio::test]
+async fn tables_of_version_2_learn_to_lock_many_keys_in_one_step() {
+    let server = Server::start();
+    let before = Node::new(&server.url()).await;
+    let held = claim("k");
+    let fence = before.acquire(&held).await;
+    server.psql("DROP FUNCTION leasehold.enter_all; DROP FUNCTION leasehold.lock_keys");
+    server.psql("UPDATE leasehold.state SET version = 2");
+    let client = leasehold::Client::open(&server.url()).unwrap();
+    let locks = ["a", "b"].map(|key| client.mutex(key).unwrap());
+    assert_eq!(client.lock_all(locks).await.unwrap().len(), 2);
+    assert_eq!(server.psql(VERSION), "3");
+    let tried = ["c", "k"].map(|key| client.mutex(key).unwrap());
+    assert!(client.try_lock_all(tried).await.unwrap().is_none(), "what was held is held");
+    assert_eq!(before.acquire(&held).await, fence);
+}
+
 #[tokio::test]
 async fn the_sql_of_this_version_leaves_a_later_one_alone() {
     let server = Server::start();
     Node::new(&server.url()).await;
-    server.psql("UPDATE leasehold.state SET version = 3");
+    server.psql("UPDATE leasehold.state SET version = 4");
     let refused = raw(&server).await.batch_execute(SCHEMA_SQL).await.expect_err("newer");
     assert!(refused.as_db_error().unwrap().message().contains("newer version"), "{refused:?}");
-    assert_eq!(server.psql(VERSION), "3");
+    assert_eq!(server.psql(VERSION), "4");
 }

@@ -180,3 +180,30 @@ async fn a_record_is_read_and_written_in_one_round_trip_each() {
     node.store.read(&key).await.unwrap();
     assert_eq!(counted(&mut raw), expected(&[("evalsha", 2), ("get", 3), ("set", 2), ("time", 2)]));
 }
+
+#[tokio::test]
+async fn many_locks_are_one_round_trip_and_twelve_commands_inside_for_each() {
+    let server = Server::start();
+    let mut raw = server.raw();
+    let [client, other] = [(); 2].map(|()| leasehold::Client::open(&server.url()).unwrap());
+    for client in [&client, &other] {
+        // Opens the session.
+        client.mutex("first").unwrap().lock().await.unwrap().release().await.unwrap();
+    }
+    let locks = ["c", "a", "b"].map(|key| client.mutex(key).unwrap());
+    reset(&mut raw);
+    let guards = client.lock_all(locks).await.unwrap();
+    let spent = counted(&mut raw);
+    let inside: u64 = spent.values().sum::<u64>() - 1;
+    assert_eq!((spent["evalsha"], inside), (1, 1 + 12 * 3), "{spent:?}");
+    // Somebody is in the way: one request finds out, and writes nothing.
+    let before = raw.info("persistence", "rdb_changes_since_last_save");
+    let tried = ["x", "c"].map(|key| other.mutex(key).unwrap());
+    reset(&mut raw);
+    assert!(other.try_lock_all(tried).await.unwrap().is_none());
+    assert_eq!(counted(&mut raw)["evalsha"], 1);
+    assert_eq!(raw.info("persistence", "rdb_changes_since_last_save"), before);
+    // More than one script enters: one by one.
+    let crowd: Vec<_> = (0..300).map(|n| client.mutex(format!("k{n}")).unwrap()).collect();
+    assert_eq!((client.lock_all(crowd).await.unwrap().len(), guards.len()), (300, 3));
+}

@@ -59,3 +59,21 @@ async fn an_uncontended_pair_is_two_commits_and_a_hand_over_no_more() {
     let granted = store.enter(&session, &waiters[0], Enter::Wait).await.unwrap();
     assert!(matches!(granted, Place::Held(_)), "{granted:?}");
 }
+
+#[tokio::test]
+async fn many_locks_are_one_commit_and_nobody_sees_a_part_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("locks.db");
+    let [client, other] = [(); 2]
+        .map(|()| leasehold::Client::builder().store(Sqlite::at(&file).unwrap()).build().unwrap());
+    for client in [&client, &other] {
+        client.mutex("first").unwrap().lock().await.unwrap().release().await.unwrap();
+    }
+    let before = commits(&file);
+    let locks: Vec<_> = (0..300).map(|n| client.mutex(format!("k{n}")).unwrap()).collect();
+    let guards = client.lock_all(locks).await.unwrap();
+    assert_eq!((guards.len(), commits(&file) - before), (300, 1));
+    let tried = ["free", "k7"].map(|key| other.mutex(key).unwrap());
+    assert!(other.try_lock_all(tried).await.unwrap().is_none());
+    assert_eq!(commits(&file) - before, 2, "a refusal enters and leaves in one step");
+}

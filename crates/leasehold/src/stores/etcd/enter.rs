@@ -14,13 +14,14 @@ use super::proto::{RangeResponse, Relation, Request, TxnRequest, TxnResponse};
 use super::shared::Shared;
 use super::txn::{self, absent, none_since};
 use super::watch::{Purpose, Registration};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Effect, Error, ErrorKind, Result};
 
 /// How often a request is made again because others changed the line or the session meanwhile.
-const ROUNDS: u32 = 32;
+pub(super) const ROUNDS: u32 = 32;
 /// How long a question may take whose answer is only for people to read.
 const HINT: Duration = Duration::from_secs(1);
-const ATTEMPT: &str = "enter the line of";
+pub(super) const ATTEMPT: &str = "enter the line of";
+pub(super) const SEVERAL: &str = "enter several lines";
 
 /// One claim on its way in.
 pub(super) struct Entering<'a> {
@@ -65,10 +66,7 @@ impl Entering<'_> {
     }
 
     async fn rounds(&self) -> Result<Place> {
-        let mut epoch = match self.shared.sessions.epoch(self.lease) {
-            Some(epoch) => epoch,
-            None => self.ask_epoch().await?,
-        };
+        let mut epoch = self.epoch().await?;
         for _ in 0..ROUNDS {
             match self.ask(epoch).await? {
                 Found::OtherEpoch(Some(now)) => {
@@ -80,18 +78,13 @@ impl Entering<'_> {
                 Found::Line(page, revision) => {
                     // It may stand in line already, whatever fails from here on.
                     let place = self.stand(page, revision, epoch).await;
-                    let place = place.map_err(|error| match error.kind() {
-                        ErrorKind::Disagrees => error,
-                        _ => error.outcome_unknown(),
-                    });
-                    if let Some(place) = place? {
+                    if let Some(place) = place.map_err(unless_refused)? {
                         return Ok(place);
                     }
                 }
             }
         }
-        let detail = "others change the line faster than this claim can enter it; try again";
-        Err(self.shared.wire.error(ErrorKind::Unavailable, ATTEMPT, detail))
+        Err(self.overtaken())
     }
 
     /// One transaction: enters if nobody is there, else stands in line or only looks.
@@ -126,11 +119,8 @@ impl Entering<'_> {
                 vec![look(until)],
             )),
         };
-        let alone = txn::txn(
-            vec![none_since(&below, 1)],
-            vec![self.put(Some(Granted::Here))],
-            vec![otherwise],
-        );
+        let alone =
+            txn::txn(vec![none_since(&below, 1)], vec![self.put_granted()], vec![otherwise]);
         self.in_epoch(epoch, vec![Request::Txn(alone)], Vec::new())
     }
 
@@ -151,6 +141,11 @@ impl Entering<'_> {
         txn::txn(compare, then, vec![Request::Range(txn::get(&session)), probe])
     }
 
+    /// Writes the claim down as one that holds.
+    pub(super) fn put_granted(&self) -> Request {
+        self.put(Some(Granted::Here))
+    }
+
     fn put(&self, granted: Option<Granted>) -> Request {
         txn::put(&self.own(), self.label(granted), self.lease.0)
     }
@@ -160,29 +155,12 @@ impl Entering<'_> {
         Label::new(owner.as_str(), self.claim, granted).to_bytes()
     }
 
-    fn own(&self) -> Vec<u8> {
+    pub(super) fn own(&self) -> Vec<u8> {
         self.lease.claim_key(&self.claim.key, &self.claim.id)
     }
 
-    /// Sends what may create the claim's key. Until it is answered, and if it is dropped or fails,
-    /// the claim is doubtful: its end then has to reach also what arrives after it.
     async fn send(&self, request: TxnRequest) -> Result<TxnResponse> {
-        let claims = &self.shared.claims;
-        let doubtful = claims.sending(self.claim.id, self.lease);
-        match self.shared.wire.call(ATTEMPT, &TXN, request).await {
-            Ok(reply) => {
-                if !doubtful && !reply.copies {
-                    claims.answered(self.claim.id);
-                }
-                Ok(reply.body)
-            }
-            Err(error) => {
-                if !doubtful && error.effect() == crate::error::Effect::None {
-                    claims.answered(self.claim.id);
-                }
-                Err(error)
-            }
-        }
+        self.shared.send_entering(self.lease, std::slice::from_ref(self.claim), request).await
     }
 
     /// Judges the claim's place in the line. `None`: ask again.
@@ -191,6 +169,7 @@ impl Entering<'_> {
         let (ahead, own) = judge::place(&self.claim.key, kvs, &self.own());
         self.agree(&ahead, own.as_ref()).await?;
         let standing = judge::judge(&ahead, Share::from(self.claim));
+        let head = ahead.first().map(|head| head.lease);
         let place = match (own, standing) {
             (Some(own), standing) => self.stand_at(own, standing, revision).await?,
             (None, Standing::Behind(ahead, _)) if self.enter == Enter::Try => {
@@ -202,15 +181,20 @@ impl Entering<'_> {
             // It stood there a moment ago, and was ended since.
             (None, _) => None,
         };
-        match (place, ahead.first()) {
-            (Some(place), Some(head)) => Ok(Some(self.with_time_left(place, head.lease).await)),
-            (place, _) => Ok(place),
-        }
+        Ok(match place {
+            Some(Place::Waiting(ahead)) => {
+                Some(Place::Waiting(self.with_time_left(ahead, head).await))
+            }
+            Some(Place::Refused(ahead)) => {
+                Some(Place::Refused(self.with_time_left(ahead, head).await))
+            }
+            place => place,
+        })
     }
 
     /// Withdraws a claim that does not share the limit of the line. It was created before anybody
     /// could look, and whoever came in the same moment sees it, or is seen by it.
-    async fn agree(&self, ahead: &[Contender], own: Option<&Contender>) -> Result<()> {
+    pub(super) async fn agree(&self, ahead: &[Contender], own: Option<&Contender>) -> Result<()> {
         let Some(limit) = judge::disagreement(ahead, self.claim.limit()) else { return Ok(()) };
         if let Some(own) = own {
             let told = self.shared.claims.fence(self.claim.id, own.created);
@@ -222,7 +206,7 @@ impl Entering<'_> {
         Err(Error::disagrees(self.claim, limit).at(self.shared.wire.config()))
     }
 
-    async fn stand_at(
+    pub(super) async fn stand_at(
         &self,
         own: Contender,
         standing: Standing,
@@ -253,14 +237,13 @@ impl Entering<'_> {
     }
 
     /// Adds when the holder lapses, for the caller to know; not worth an error or a long wait.
-    async fn with_time_left(&self, mut place: Place, holder: LeaseId) -> Place {
-        if let Place::Waiting(Ahead { holder: Some(party), .. })
-        | Place::Refused(Ahead { holder: Some(party), .. }) = &mut place
+    pub(super) async fn with_time_left(&self, mut ahead: Ahead, holder: Option<LeaseId>) -> Ahead {
+        if let (Some(party), Some(holder)) = (&mut ahead.holder, holder)
             && let Ok(Ok(left)) = tokio::time::timeout(HINT, self.shared.time_left(holder)).await
         {
             party.left = left;
         }
-        place
+        ahead
     }
 
     /// Grants what nobody is ahead of. The fence is the revision that proves it; a claim that was
@@ -293,8 +276,8 @@ impl Entering<'_> {
     /// A try that fits into the line as it was at `revision`: enters if nobody came since.
     async fn try_in(&self, revision: i64, epoch: i64) -> Result<Option<Place>> {
         let unchanged = none_since(&layout::below(&self.claim.key), revision + 1);
-        let put = self.put(Some(Granted::Here));
-        let request = self.in_epoch(epoch, vec![put], vec![unchanged, absent(&self.own())]);
+        let request =
+            self.in_epoch(epoch, vec![self.put_granted()], vec![unchanged, absent(&self.own())]);
         let reply = self.send(request).await?;
         let fence = layout::fence_at(reply.revision());
         Ok(reply.succeeded.then_some(Place::Held(fence)))
@@ -303,7 +286,7 @@ impl Entering<'_> {
     /// The rest of a line that is longer than a page, up to the claim itself. The pages are of
     /// different revisions, which does no harm: ahead of a claim nobody appears, and whoever went
     /// since the first page is watched from there.
-    async fn complete(
+    pub(super) async fn complete(
         &self,
         mut page: RangeResponse,
         revision: i64,
@@ -352,22 +335,62 @@ impl Entering<'_> {
         self.shared.watches.cancel(claims.watch(self.claim.id, watch, ids));
     }
 
-    /// The epoch of a session that another process opened.
-    async fn ask_epoch(&self) -> Result<i64> {
+    /// When the session's key was changed last.
+    pub(super) async fn epoch(&self) -> Result<i64> {
+        if let Some(epoch) = self.shared.sessions.epoch(self.lease) {
+            return Ok(epoch);
+        }
+        // Another process opened it.
         let request = txn::get(&self.lease.session_key());
         let found = self.shared.wire.call(ATTEMPT, &RANGE, request).await?.body.first();
         found.map(|kv| kv.mod_revision).ok_or_else(|| self.ended())
     }
 
-    fn ended(&self) -> Error {
+    pub(super) fn ended(&self) -> Error {
         let detail = "the session is gone; open a new one";
         self.shared.wire.error(ErrorKind::SessionEnded, ATTEMPT, detail)
     }
 
-    fn unreadable(&self) -> Error {
+    pub(super) fn overtaken(&self) -> Error {
+        let detail = "others change the line faster than this claim can enter it; try again";
+        self.shared.wire.error(ErrorKind::Unavailable, ATTEMPT, detail)
+    }
+
+    pub(super) fn unreadable(&self) -> Error {
         let detail = "the server's answer does not fit the request";
         self.shared.wire.error(ErrorKind::Corrupt, ATTEMPT, detail).outcome_unknown()
     }
+}
+
+impl Shared {
+    /// Sends what may create the claims' keys. Until it is answered, and if it is dropped or fails,
+    /// the claims are doubtful: their end then has to reach also what arrives after it.
+    pub(super) async fn send_entering(
+        &self,
+        lease: LeaseId,
+        claims: &[Claim],
+        request: TxnRequest,
+    ) -> Result<TxnResponse> {
+        let sending = |claim: &Claim| (claim.id, self.claims.sending(claim.id, lease));
+        let sent: Vec<_> = claims.iter().map(sending).collect();
+        let attempt = if claims.len() == 1 { ATTEMPT } else { SEVERAL };
+        let answer = self.wire.call(attempt, &TXN, request).await;
+        let none_is_on_its_way = match &answer {
+            Ok(reply) => !reply.copies,
+            Err(error) => error.effect() == Effect::None,
+        };
+        for (claim, doubtful) in sent {
+            if none_is_on_its_way && !doubtful {
+                self.claims.answered(claim);
+            }
+        }
+        Ok(answer?.body)
+    }
+}
+
+/// What failed after a claim may have stood in line, unless it was withdrawn.
+pub(super) fn unless_refused(error: Error) -> Error {
+    if error.kind() == ErrorKind::Disagrees { error } else { error.outcome_unknown() }
 }
 
 fn first_changed(reply: TxnResponse) -> Option<i64> {
@@ -375,7 +398,7 @@ fn first_changed(reply: TxnResponse) -> Option<i64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Duration;
 
     use leasehold_core::{ClaimId, Key, Note, Terms};
@@ -384,14 +407,14 @@ mod tests {
     use super::super::config::Config;
     use super::*;
 
-    struct Opened {
-        shared: Arc<Shared>,
-        session: SessionId,
-        lease: LeaseId,
+    pub(in super::super) struct Opened {
+        pub(in super::super) shared: Arc<Shared>,
+        pub(in super::super) session: SessionId,
+        pub(in super::super) lease: LeaseId,
     }
 
     impl Opened {
-        async fn new(etcd: &Etcd) -> Self {
+        pub(in super::super) async fn new(etcd: &Etcd) -> Self {
             let shared = Shared::new(Config::parse(&etcd.url()).unwrap());
             let ttl = Duration::from_mins(10);
             let terms = Terms { ttl, owner: Note::default(), detached: false };
@@ -400,7 +423,7 @@ mod tests {
             Self { shared, session, lease }
         }
 
-        fn entering<'a>(&'a self, claim: &'a Claim) -> Entering<'a> {
+        pub(in super::super) fn entering<'a>(&'a self, claim: &'a Claim) -> Entering<'a> {
             let Self { shared, session, lease } = self;
             Entering { shared, session, lease: *lease, claim, enter: Enter::Wait }
         }

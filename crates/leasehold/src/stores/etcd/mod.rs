@@ -17,6 +17,7 @@ mod sessions;
 mod shared;
 mod shelves;
 mod store;
+mod together;
 mod txn;
 mod watch;
 mod wire;

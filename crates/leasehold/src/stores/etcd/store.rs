@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt};
 use leasehold_core::{
     Claim, ClaimId, Enter, Key, Left, Line, Place, Provided, Reading, Record, Renewed, SessionId,
-    Terms,
+    Terms, Together,
 };
 
 use super::enter::Entering;
@@ -70,6 +70,14 @@ impl Store for Etcd {
             Entering { shared: &self.0, session, lease, claim, enter }.run().await
         }
         .boxed()
+    }
+
+    fn enter_all<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claims: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Together>> {
+        self.0.enter_all(session, claims).boxed()
     }
 
     fn changed<'a>(

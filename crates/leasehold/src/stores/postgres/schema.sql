@@ -1,4 +1,4 @@
--- The tables and functions of the lock service, version 2. Safe to run again, also on the tables of
+-- The tables and functions of the lock service, version 3. Safe to run again, also on the tables of
 -- an earlier version: what they hold stays, and so does who may use them.
 --
 -- Run it as the role that shall own them, in the database of the URL. Then let the others in:
@@ -20,7 +20,7 @@ DECLARE
 BEGIN
     IF to_regclass('leasehold.state') IS NOT NULL THEN
         SELECT version INTO its FROM leasehold.state FOR UPDATE;
-        IF its > 2 THEN
+        IF its > 3 THEN
             RAISE EXCEPTION 'the tables in the schema leasehold are of a newer version';
         END IF;
     END IF;
@@ -355,6 +355,56 @@ BEGIN
         FROM leasehold.line(the_key, at) v LIMIT 1;
 END $$;
 
+-- Takes the locks of keys, in the one order that everybody keeps to.
+CREATE OR REPLACE FUNCTION leasehold.lock_keys(keys text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    next_lock bigint;
+BEGIN
+    FOR next_lock IN
+        SELECT hashtextextended(k.key COLLATE "C", 5641968264518839049) AS hash
+        FROM unnest(keys) AS k(key) ORDER BY hash
+    LOOP
+        PERFORM pg_advisory_xact_lock(next_lock);
+    END LOOP;
+END $$;
+
+-- Enters all of the claims or none of them, each on a key of its own, as enter() does that is not to
+-- stay. `held` has the fences; else `which` says whose outcome the rest is, counted from 1.
+CREATE OR REPLACE FUNCTION leasehold.enter_all(
+    the_session uuid, the_claims uuid[], the_keys text[], the_units bigint[], the_limits bigint[],
+    the_notes text[],
+    OUT outcome text, OUT held bigint[], OUT rank bigint, OUT which bigint,
+    OUT holder uuid, OUT owner text, OUT note text, OUT fence bigint, OUT age bigint,
+    OUT remaining bigint, OUT units bigint, OUT key_limit bigint
+) LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    known uuid[];
+    fresh bigint;
+BEGIN
+    PERFORM leasehold.ready();
+    -- All of them before anything else: each enter() may have to judge a session.
+    PERFORM leasehold.lock_keys(the_keys);
+    known := ARRAY(SELECT c.id FROM leasehold.claims c
+        WHERE c.session = the_session AND c.id = ANY (the_claims));
+    FOR n IN 1 .. cardinality(the_claims) LOOP
+        SELECT e.outcome, e.held, e.rank, e.holder, e.owner, e.note, e.fence, e.age, e.remaining,
+                e.units, e.key_limit
+            INTO outcome, fresh, rank, holder, owner, note, fence, age, remaining, units, key_limit
+            FROM leasehold.enter(the_session, the_claims[n], the_keys[n], the_units[n],
+                the_limits[n], the_notes[n], false) e;
+        IF outcome <> 'held' THEN
+            -- Under their locks nobody came to stand behind those that were granted until now.
+            DELETE FROM leasehold.claims c WHERE c.session = the_session
+                AND c.id = ANY (the_claims[1:n]) AND c.id <> ALL (known);
+            which := n;
+            RETURN;
+        END IF;
+        held := held || fresh;
+    END LOOP;
+END $$;
+
 -- A line as others see it: without what lapsed.
 CREATE OR REPLACE FUNCTION leasehold.line(the_key text, at timestamptz) RETURNS TABLE (
     id uuid, owner text, note text, fence bigint, age bigint, remaining bigint, units bigint,
@@ -546,13 +596,9 @@ DECLARE
     the_key text;
 BEGIN
     PERFORM leasehold.ready();
-    keys := ARRAY(
-        SELECT k.key FROM (SELECT DISTINCT c.key FROM
-            (SELECT key FROM leasehold.claims WHERE session = the_session LIMIT 256) c) k
-        ORDER BY hashtextextended(k.key COLLATE "C", 5641968264518839049));
-    FOREACH the_key IN ARRAY keys LOOP
-        PERFORM pg_advisory_xact_lock(hashtextextended(the_key COLLATE "C", 5641968264518839049));
-    END LOOP;
+    keys := ARRAY(SELECT DISTINCT c.key FROM
+        (SELECT key FROM leasehold.claims WHERE session = the_session LIMIT 256) c);
+    PERFORM leasehold.lock_keys(keys);
     DELETE FROM leasehold.claims WHERE session = the_session AND key = ANY (keys);
     FOREACH the_key IN ARRAY keys LOOP
         PERFORM leasehold.settle(the_key, NULL);
@@ -564,5 +610,5 @@ BEGIN
     RETURN false;
 END $$;
 
-INSERT INTO leasehold.state (version, fence_base) VALUES (2, 0)
+INSERT INTO leasehold.state (version, fence_base) VALUES (3, 0)
     ON CONFLICT (one) DO UPDATE SET version = excluded.version WHERE state.version < excluded.version;

@@ -8,11 +8,11 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt};
 use leasehold_core::{
     Claim, ClaimId, Enter, Key, Left, Line, Moment, Place, Provided, Reading, Record, Renewed,
-    SessionId, Terms,
+    SessionId, Terms, Together,
 };
 
 use super::config::Config;
-use super::wire::{Entered, Failure, POLL, Wire, uuid};
+use super::wire::{Entered, Failure, POLL, Refusal, Wire, uuid};
 use super::{PROPERTIES, examine};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -28,10 +28,14 @@ const MIN_TTL: Duration = Duration::from_secs(1);
 const RECHECK: Duration = Duration::from_secs(5);
 /// How many claims one renewal names: 1.6 MB, and a tenth of a second of the server's time.
 const RENEW_BATCH: usize = 100_000;
+/// How many keys are locked in one transaction: each lock takes room in the server's lock table.
+const TOGETHER: usize = 256;
 /// Who stands behind another waiter looks this much later at a lapse, up to the cap: the one ahead
 /// does the work for all.
 const STAGGER: Duration = Duration::from_millis(20);
 const STAGGER_CAP: Duration = Duration::from_secs(1);
+
+const ENTER: &str = "enter the line of";
 
 /// A PostgreSQL server. See the [module's documentation](crate::stores::postgres).
 ///
@@ -71,10 +75,13 @@ impl Postgres {
         move |failure| failure.into_error(attempt).at(self).about(key)
     }
 
-    fn session_ended(&self, key: &Key) -> Error {
-        Error::new(ErrorKind::SessionEnded, "enter the line of", "open a new session")
-            .about(key)
-            .at(self)
+    fn no_entry(&self, claim: &Claim, refusal: &Refusal) -> Error {
+        match refusal {
+            Refusal::Disagrees(limit) => Error::disagrees(claim, *limit).at(self),
+            Refusal::Ended => Error::new(ErrorKind::SessionEnded, ENTER, "open a new session")
+                .about(&claim.key)
+                .at(self),
+        }
     }
 
     fn expect(&self, claim: ClaimId) {
@@ -93,10 +100,9 @@ impl Postgres {
 
     fn place(&self, claim: &Claim, entered: Entered) -> Result<Place> {
         let place = match entered {
-            Entered::Ended => Err(self.session_ended(&claim.key)),
             Entered::Held(fence) => Ok(Place::Held(fence)),
             Entered::Refused(ahead) => Ok(Place::Refused(ahead)),
-            Entered::Disagrees(limit) => Err(Error::disagrees(claim, limit).at(self)),
+            Entered::No(refusal) => Err(self.no_entry(claim, &refusal)),
             Entered::Waiting(ahead, lapse) => {
                 let stagger = STAGGER * ahead.rank.unwrap_or_default().min(1000);
                 let look = clock::now() + lapse + stagger.min(STAGGER_CAP);
@@ -177,13 +183,33 @@ impl Store for Postgres {
     ) -> BoxFuture<'a, Result<Place>> {
         async move {
             let Some(id) = uuid(session) else {
-                return Err(self.session_ended(&claim.key));
+                return Err(self.no_entry(claim, &Refusal::Ended));
             };
             // A message may come before the answer does.
             self.expect(claim.id);
             let entered = self.wire.enter(id, claim, enter).await;
-            let entered = entered.map_err(self.failed_on("enter the line of", &claim.key))?;
+            let entered = entered.map_err(self.failed_on(ENTER, &claim.key))?;
             self.place(claim, entered)
+        }
+        .boxed()
+    }
+
+    fn enter_all<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claims: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Together>> {
+        async move {
+            let Some(first) = claims.first() else { return Ok(Together::Held(Vec::new())) };
+            if claims.len() > TOGETHER {
+                return Ok(Together::Apart);
+            }
+            let Some(id) = uuid(session) else {
+                return Err(self.no_entry(first, &Refusal::Ended));
+            };
+            let entered = self.wire.enter_all(id, claims).await;
+            let entered = entered.map_err(self.failed("enter several lines"))?;
+            entered.map_err(|(at, refusal)| self.no_entry(&claims[at], &refusal))
         }
         .boxed()
     }

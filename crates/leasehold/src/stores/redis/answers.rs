@@ -23,6 +23,18 @@ pub(super) enum Entered {
     Disagrees(u32),
 }
 
+/// What several claims found that were asked for in one step.
+#[derive(Debug)]
+pub(super) enum EnteredAll {
+    /// They hold, each under its fence.
+    Held(Vec<Fence>),
+    /// One was refused, and none was granted: which one, counted from 0.
+    Behind(usize, Behind),
+    Again,
+    /// Others of the key of this one see this limit.
+    Disagrees(usize, u32),
+}
+
 /// What stands between a claim and its grant, and when a lapse may let it in.
 #[derive(Debug)]
 pub(super) struct Behind {
@@ -37,9 +49,11 @@ pub(super) struct Behind {
 
 impl Behind {
     pub(super) fn place(self) -> Place {
-        let ahead =
-            Ahead { rank: Some(self.rank), holder: Some(self.holder), foreign: self.foreign };
-        if self.refused { Place::Refused(ahead) } else { Place::Waiting(ahead) }
+        if self.refused { Place::Refused(self.ahead()) } else { Place::Waiting(self.ahead()) }
+    }
+
+    pub(super) fn ahead(self) -> Ahead {
+        Ahead { rank: Some(self.rank), holder: Some(self.holder), foreign: self.foreign }
     }
 }
 
@@ -66,6 +80,21 @@ pub(super) fn entered(value: Value) -> Result<Entered, Failure> {
     let foreign = holder.is_none();
     let holder = holder.unwrap_or_else(|| stranger(lapse));
     Ok(Entered::Behind(Behind { refused, rank, foreign, lapse, holder }))
+}
+
+pub(super) fn entered_all(value: Value, claims: usize) -> Result<EnteredAll, Failure> {
+    let (which, answer): (usize, Value) = decode(value)?;
+    let Some(at) = which.checked_sub(1) else {
+        let mut fields = Fields::of(answer)?;
+        let fences = (0..claims).map(|_| fields.number().map(Fence::new));
+        return Ok(EnteredAll::Held(fences.collect::<Result<_, _>>()?));
+    };
+    match entered(answer)? {
+        Entered::Again => Ok(EnteredAll::Again),
+        Entered::Behind(behind) if at < claims => Ok(EnteredAll::Behind(at, behind)),
+        Entered::Disagrees(limit) if at < claims => Ok(EnteredAll::Disagrees(at, limit)),
+        _ => Err(Failure::strange_answer()),
+    }
 }
 
 /// What `leave` found, and whether there is more to pass over or to grant.

@@ -5,6 +5,7 @@ mod cluster;
 pub(in crate::stores) mod config;
 pub(in crate::stores) mod connection;
 mod dial;
+mod enter;
 pub(in crate::stores) mod examine;
 mod examine_cluster;
 pub(in crate::stores) mod failure;

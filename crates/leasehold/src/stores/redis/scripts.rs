@@ -26,7 +26,9 @@ macro_rules! script {
 // The functions that only contention needs come after the uncontended case: defining them costs
 // the server time.
 pub(in crate::stores) static ENTER: LazyLock<Script> =
-    script!("common", "enter", "line", "enter_contended");
+    script!("common", "enter", "line", "ask", "enter_contended");
+pub(in crate::stores) static ENTER_ALL: LazyLock<Script> =
+    script!("common", "line", "ask", "enter_all");
 pub(in crate::stores) static LEAVE: LazyLock<Script> =
     script!("leave", "common", "line", "leave_contended");
 pub(in crate::stores) static AMEND: LazyLock<Script> = script!("common", "line", "amend");
@@ -36,6 +38,6 @@ pub(in crate::stores) static INSPECT: LazyLock<Script> = script!("common", "line
 pub(in crate::stores) static READ: LazyLock<Script> = script!("read");
 pub(in crate::stores) static WRITE: LazyLock<Script> = script!("common", "line", "write");
 
-pub(in crate::stores) fn all() -> [&'static Script; 8] {
-    [&*ENTER, &*LEAVE, &*AMEND, &*BEAT, &*REVOKE, &*INSPECT, &*READ, &*WRITE]
+pub(in crate::stores) fn all() -> [&'static Script; 9] {
+    [&*ENTER, &*ENTER_ALL, &*LEAVE, &*AMEND, &*BEAT, &*REVOKE, &*INSPECT, &*READ, &*WRITE]
 }

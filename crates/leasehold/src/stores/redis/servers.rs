@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use ::redis::{ToRedisArgs, Value};
-use leasehold_core::Key;
+use leasehold_core::{Claim, Key};
 
 use super::cluster::{Cluster, Purpose};
 use super::config::{Config, Place};
@@ -146,6 +146,15 @@ impl Servers {
             });
         if let Err(failure) = told.await {
             tracing::debug!(?failure, "could not tell; its next renewal will");
+        }
+    }
+
+    /// Whether one script may have to do with all of the keys, which must be served by one node then.
+    pub(super) fn are_together(&self, claims: &[Claim]) -> bool {
+        let slot = |claim: &Claim| keys::slot(claim.key.as_str());
+        match self {
+            Self::One(_) => true,
+            Self::Many(_) => claims.windows(2).all(|pair| slot(&pair[0]) == slot(&pair[1])),
         }
     }
 

@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use leasehold_core::backoff::Random;
 use leasehold_core::{
     Claim, ClaimId, Enter, Key, Left, Line, Place, Provided, Reading, Record, Renewed, SessionId,
-    Terms,
+    Terms, Together,
 };
 
-use super::answers::{self, Behind, Entered};
+use super::answers;
 use super::config::Config;
 use super::failure::Failure;
-use super::inbox::{Inbox, Standing, channel_name};
+use super::inbox::{Inbox, Standing};
 use super::scripts::Script;
-use super::servers::{Ear, Servers, Visit};
+use super::servers::{Servers, Visit};
 use super::session::Session;
 use super::{GUARANTEES, PROPERTIES, examine, keys, scripts};
 use crate::clock;
@@ -30,12 +29,6 @@ use crate::store::{Guarantees, Store};
 
 /// How many requests of one call are on their way at once.
 const AT_ONCE: usize = 256;
-
-/// How often the first in line asks for a key that a stranger holds.
-const POLL: Duration = Duration::from_millis(50);
-
-/// How much later each in line looks than the one before it, after a hold lapsed.
-const STAGGER: Duration = Duration::from_millis(20);
 
 /// A Redis server, or a cluster of them. Clones are handles that share one connection (in a cluster
 /// two to each node), which is made when first needed and made again whenever it ends.
@@ -51,8 +44,8 @@ const STAGGER: Duration = Duration::from_millis(20);
 /// ```
 #[derive(Clone)]
 pub struct Redis {
-    servers: Arc<Servers>,
-    inbox: Arc<Inbox>,
+    pub(super) servers: Arc<Servers>,
+    pub(super) inbox: Arc<Inbox>,
 }
 
 impl Redis {
@@ -65,7 +58,7 @@ impl Redis {
     }
 
     /// Refuses what would meet the store's own names.
-    fn admit(&self, attempt: &'static str, key: &Key) -> Result<()> {
+    pub(super) fn admit(&self, attempt: &'static str, key: &Key) -> Result<()> {
         if keys::is_own(key) {
             let detail = "keys that begin with `leasehold:{` are the store's own";
             return Err(Error::new(ErrorKind::Invalid, attempt, detail).at(self).about(key));
@@ -74,39 +67,12 @@ impl Redis {
     }
 
     /// The terms of a session that may still be used.
-    fn session(&self, id: &SessionId) -> Option<Session> {
+    pub(super) fn session(&self, id: &SessionId) -> Option<Session> {
         Session::of(id).filter(|_| !self.inbox.is_closed(id))
     }
 
-    async fn ask_to_enter(
-        &self,
-        session: &Session,
-        claim: &Claim,
-        enter: Enter,
-    ) -> Result<Entered, Failure> {
-        let names = keys::names(&claim.key);
-        let (token, ttl) = (claim.id.to_hex(), session.ttl());
-        let told_by = self.servers.told_by(session, &claim.key);
-        let tail = keys::tail(&told_by, session.owner(), &claim.note);
-        let mode = match enter {
-            Enter::Try => "try",
-            Enter::Wait => "wait",
-        };
-        let (units, limit) = (claim.units().to_string(), claim.limit().to_string());
-        let arguments = [token.as_str(), &ttl, mode, &tail, &units, &limit];
-        let answer = self.servers.request(claim.key.as_str(), async |visit| {
-            let answer = visit.run(&scripts::ENTER, &names, &arguments).await?;
-            let entered = answers::entered(answer)?;
-            if matches!(entered, Entered::Held(_)) {
-                self.wait_for_replicas(&visit).await?;
-            }
-            Ok(entered)
-        });
-        answer.await
-    }
-
     /// Waits until as many replicas as were asked for have what was just written.
-    async fn wait_for_replicas(&self, visit: &Visit) -> Result<(), Failure> {
+    pub(super) async fn wait_for_replicas(&self, visit: &Visit) -> Result<(), Failure> {
         let &Config { replicas: wanted, timeout, .. } = self.servers.config();
         if wanted == 0 {
             return Ok(());
@@ -223,20 +189,10 @@ impl Redis {
     }
 
     /// The claim is over.
-    fn forget(&self, claim: ClaimId) {
+    pub(super) fn forget(&self, claim: ClaimId) {
         if let Some(channel) = self.inbox.forget(claim) {
             self.servers.unhear(channel);
         }
-    }
-
-    /// Listens to what a claim in line is told by.
-    async fn hear(&self, session: &Session, claim: &Claim) -> Result<Ear, Failure> {
-        let ear = self.servers.hear(session, &claim.key).await?;
-        if ear != Ear::Deaf {
-            let channel = channel_name(&self.servers.told_by(session, &claim.key));
-            self.inbox.woken_by(claim.id, &channel);
-        }
-        Ok(ear)
     }
 
     /// The lost of a roll of at most [`Guarantees::renew_batch`] claims.
@@ -282,21 +238,6 @@ impl Redis {
         }
         Ok(found)
     }
-}
-
-/// When a claim in line asks again, if nobody tells it anything.
-fn look_in(behind: &Behind, ear: Ear) -> Duration {
-    let rank = behind.rank;
-    let lapse = behind.lapse.map(|lapse| {
-        // A key still exists in the millisecond that it lapses in.
-        lapse.saturating_add(Duration::from_millis(1)).saturating_add(STAGGER.saturating_mul(rank))
-    });
-    if (behind.foreign || ear == Ear::Deaf) && rank == 0 {
-        let jitter = Random::new(random::seed().unwrap_or_default()).fraction();
-        let poll = POLL.mul_f64(0.75 + 0.5 * jitter);
-        return lapse.map_or(poll, |lapse| lapse.min(poll));
-    }
-    lapse.unwrap_or(GUARANTEES.recheck)
 }
 
 impl Store for Redis {
@@ -380,45 +321,15 @@ impl Store for Redis {
         claim: &'a Claim,
         enter: Enter,
     ) -> BoxFuture<'a, Result<Place>> {
-        const ATTEMPT: &str = "enter the line of";
-        async move {
-            self.admit(ATTEMPT, &claim.key)?;
-            let Some(terms) = self.session(session) else {
-                let ended = Error::new(ErrorKind::SessionEnded, ATTEMPT, "open a new session");
-                return Err(ended.at(self).about(&claim.key));
-            };
-            if enter == Enter::Wait {
-                self.inbox.hear(session, &terms);
-            }
-            self.inbox.expect(session, claim);
-            let failed = |failure: Failure| failure.during(ATTEMPT, self, Some(&claim.key));
-            loop {
-                match self.ask_to_enter(&terms, claim, enter).await.map_err(failed)? {
-                    Entered::Again => {}
-                    Entered::Disagrees(limit) => {
-                        self.forget(claim.id);
-                        return Err(Error::disagrees(claim, limit).at(self));
-                    }
-                    Entered::Held(fence) => {
-                        self.inbox.holds(claim.id);
-                        return Ok(Place::Held(fence));
-                    }
-                    Entered::Behind(behind) if enter == Enter::Wait => {
-                        let ear = self.hear(&terms, claim).await;
-                        let ear = ear.map_err(|failure| failed(failure.outcome_unknown()))?;
-                        if ear != Ear::New {
-                            self.inbox.waits(claim.id, clock::now() + look_in(&behind, ear));
-                            return Ok(behind.place());
-                        }
-                    }
-                    Entered::Behind(behind) => {
-                        self.forget(claim.id);
-                        return Ok(behind.place());
-                    }
-                }
-            }
-        }
-        .boxed()
+        self.enter_line(session, claim, enter).boxed()
+    }
+
+    fn enter_all<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claims: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Together>> {
+        self.enter_together(session, claims).boxed()
     }
 
     fn changed<'a>(

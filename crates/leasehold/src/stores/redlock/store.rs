@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use leasehold_core::{
     Claim, ClaimId, Enter, Key, Left, Line, Place, Provided, Reading, Record, Renewed, SessionId,
-    Terms,
+    Terms, Together,
 };
 
 use super::attempt::{Outcome, attempt};
@@ -261,6 +261,16 @@ impl Store for Redlock {
             }
         }
         .boxed()
+    }
+
+    /// The servers vote on each key, and no server knows of the others' votes: two callers may each
+    /// be granted all keys at some servers, so that the step would be none for the quorum.
+    fn enter_all<'a>(
+        &'a self,
+        _session: &'a SessionId,
+        _claims: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Together>> {
+        ready(Ok(Together::Apart)).boxed()
     }
 
     fn changed<'a>(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt};
 use leasehold_core::{
     Claim, ClaimId, Enter, Key, Left, Line, Moment, Place, Provided, Reading, Record, Renewed,
-    SessionId, Terms,
+    SessionId, Terms, Together,
 };
 
 use super::trouble::Trouble;
@@ -27,6 +27,8 @@ use crate::stores::mailbox::Mailbox;
 
 /// How old a session has to be before it binds a socket for news that are not of a wait.
 const SETTLED: Duration = Duration::from_millis(100);
+
+const ENTER: &str = "enter the line of";
 
 /// What the clones of a handle share.
 pub(super) struct Shared {
@@ -114,8 +116,18 @@ impl Sqlite {
         Ok(examine::judge(&self.shared.path, file, &facts, told))
     }
 
+    fn no_entry(&self, claim: &Claim, refusal: Refusal) -> Error {
+        let (kind, detail) = match refusal {
+            Refusal::Disagrees { limit } => return Error::disagrees(claim, limit).at(self),
+            Refusal::NoSession => (ErrorKind::SessionEnded, "the session lapsed; open a new one"),
+            Refusal::NotYours => {
+                (ErrorKind::Invalid, "another session has a claim of this id; draw a new one")
+            }
+        };
+        Error::new(kind, ENTER, detail).about(&claim.key).at(self)
+    }
+
     async fn enter_line(&self, session: &SessionId, claim: &Claim, enter: Enter) -> Result<Place> {
-        let attempt = "enter the line of";
         let mailbox = Arc::clone(&self.shared.mailbox);
         let (id, asked) = (session.clone(), claim.clone());
         let work = move |wire: &mut Wire, now| {
@@ -125,19 +137,9 @@ impl Sqlite {
             let told = waits && wire.listen(&mailbox);
             Ok(entered.map(|entered| (entered, told, Arc::clone(&wire.directory))))
         };
-        let entered = self.run(attempt, Some(&claim.key), work).await?;
-        let (entered, told, directory) = entered.map_err(|refusal| {
-            let (kind, detail) = match refusal {
-                Refusal::Disagrees { limit } => return Error::disagrees(claim, limit).at(self),
-                Refusal::NoSession => {
-                    (ErrorKind::SessionEnded, "the session lapsed; open a new one")
-                }
-                Refusal::NotYours => {
-                    (ErrorKind::Invalid, "another session has a claim of this id; draw a new one")
-                }
-            };
-            Error::new(kind, attempt, detail).about(&claim.key).at(self)
-        })?;
+        let entered = self.run(ENTER, Some(&claim.key), work).await?;
+        let (entered, told, directory) =
+            entered.map_err(|refusal| self.no_entry(claim, refusal))?;
         if matches!(entered.place, Place::Waiting(_)) {
             let floor = if told { GUARANTEES.recheck } else { POLL };
             let wait = entered.lapse.map_or(floor, |lapse| lapse.min(floor));
@@ -210,6 +212,20 @@ impl Store for Sqlite {
                 self.shared.forget(claim.id);
             }
             place
+        }
+        .boxed()
+    }
+
+    fn enter_all<'a>(
+        &'a self,
+        session: &'a SessionId,
+        claims: &'a [Claim],
+    ) -> BoxFuture<'a, Result<Together>> {
+        async move {
+            let (id, asked) = (session.clone(), claims.to_vec());
+            let work = move |wire: &mut Wire, now| wire.enter_all(now, &id, &asked);
+            let entered = self.run("enter several lines", None, work).await?;
+            entered.map_err(|(at, refusal)| self.no_entry(&claims[at], refusal))
         }
         .boxed()
     }

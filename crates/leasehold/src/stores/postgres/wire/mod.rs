@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use leasehold_core::{
     Ahead, Claim, ClaimId, Enter, Fence, Key, Left, Note, Party, Renewed, SessionId, Terms,
+    Together,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::private::BytesMut;
@@ -35,12 +36,18 @@ const LIMIT: usize = 11;
 /// What `enter` answered.
 #[derive(Debug)]
 pub(super) enum Entered {
-    /// There is no such session (any more).
-    Ended,
     Held(Fence),
     /// In line, and how long until the first hold lapses unless it is renewed.
     Waiting(Ahead, Duration),
     Refused(Ahead),
+    No(Refusal),
+}
+
+/// Why a claim may not enter.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// There is no such session (any more).
+    Ended,
     /// Somebody in line sees this limit.
     Disagrees(u32),
 }
@@ -58,6 +65,7 @@ struct Sql {
     close: String,
     clear: String,
     enter: String,
+    enter_all: String,
     leave: String,
     amend: String,
     read: String,
@@ -78,6 +86,10 @@ impl Sql {
             enter: format!(
                 "SELECT outcome, held, rank, lapses, holder AS id, {party} \
                  FROM {schema}.enter($1, $2, $3, $4, $5, $6, $7)"
+            ),
+            enter_all: format!(
+                "SELECT outcome, held, rank, which, holder AS id, {party} \
+                 FROM {schema}.enter_all($1, $2, $3, $4, $5, $6)"
             ),
             leave: format!("SELECT {schema}.leave($1, $2, $3)"),
             amend: format!("SELECT {schema}.amend($1, $2, $3, $4, $5)"),
@@ -180,13 +192,48 @@ impl Wire {
         ];
         let row = self.one(&link.claims, &self.sql.enter, &params).await?;
         match get::<&str>(&row, 0)? {
-            "ended" => Ok(Entered::Ended),
             "held" => Ok(Entered::Held(fence(get(&row, 1)?)?)),
             "waiting" => Ok(Entered::Waiting(ahead(&row)?, micros(get(&row, 3)?))),
             "refused" => Ok(Entered::Refused(ahead(&row)?)),
-            "disagrees" => Ok(Entered::Disagrees(count(&row, LIMIT)?)),
-            _ => Err(Failure::nonsense()),
+            outcome => Ok(Entered::No(refusal(outcome, &row)?)),
         }
+    }
+
+    /// All or nothing; else with which of the claims may not enter.
+    pub(super) async fn enter_all(
+        &self,
+        session: ClaimId,
+        claims: &[Claim],
+    ) -> Answer<Result<Together, (usize, Refusal)>> {
+        let link = self.dialer.link().await?;
+        let each = claims.iter();
+        let ids: Vec<_> = each.clone().map(|claim| Id(claim.id)).collect();
+        let keys: Vec<_> = each.clone().map(|claim| claim.key.as_str()).collect();
+        let units: Vec<_> = each.clone().map(|claim| i64::from(claim.units())).collect();
+        let limits: Vec<_> = each.clone().map(|claim| i64::from(claim.limit())).collect();
+        let notes: Vec<_> = each.map(|claim| claim.note.as_str()).collect();
+        let params: [Param<'_>; 6] = [
+            (&Id(session), Type::UUID),
+            (&ids, Type::UUID_ARRAY),
+            (&keys, Type::TEXT_ARRAY),
+            (&units, Type::INT8_ARRAY),
+            (&limits, Type::INT8_ARRAY),
+            (&notes, Type::TEXT_ARRAY),
+        ];
+        let row = self.one(&link.claims, &self.sql.enter_all, &params).await?;
+        let outcome = get::<&str>(&row, 0)?;
+        if outcome == "held" {
+            let fences: Vec<i64> = get(&row, 1)?;
+            let fences = fences.into_iter().map(fence).collect::<Answer<_>>()?;
+            return Ok(Ok(Together::Held(fences)));
+        }
+        let which = usize::try_from(get::<i64>(&row, 3)?).ok();
+        let at = which.and_then(|which| which.checked_sub(1)).filter(|at| *at < claims.len());
+        let at = at.ok_or_else(Failure::nonsense)?;
+        Ok(match outcome {
+            "refused" => Ok(Together::Refused { at, ahead: ahead(&row)? }),
+            outcome => Err((at, refusal(outcome, &row)?)),
+        })
     }
 
     pub(super) async fn leave(&self, session: ClaimId, claim: &Claim) -> Answer<Left> {
@@ -244,6 +291,14 @@ impl Wire {
 
     async fn one(&self, lane: &Lane, sql: &str, params: &[Param<'_>]) -> Answer<Row> {
         self.ask(lane, sql, params).await?.into_iter().next().ok_or_else(Failure::nonsense)
+    }
+}
+
+fn refusal(outcome: &str, row: &Row) -> Answer<Refusal> {
+    match outcome {
+        "ended" => Ok(Refusal::Ended),
+        "disagrees" => Ok(Refusal::Disagrees(count(row, LIMIT)?)),
+        _ => Err(Failure::nonsense()),
     }
 }
 

@@ -14,7 +14,7 @@ use super::refusal::Failure;
 use crate::error::ErrorKind;
 
 /// The version of the tables that this build reads and writes.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 /// The oldest server that has every function used, as `server_version_num` counts.
 const OLDEST: i32 = 120_000;
 /// How long a message to ourselves may take before nobody can listen here.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use leasehold_core::line::disagreement;
 use leasehold_core::{
-    Ahead, Claim, ClaimId, Enter, Key, Left, Line, Note, Place, Renewed, SessionId, Terms,
+    Ahead, Claim, ClaimId, Enter, Key, Left, Line, Note, Place, Renewed, SessionId, Terms, Together,
 };
 use rusqlite::{OptionalExtension as _, params};
 
@@ -178,6 +178,38 @@ impl Wire {
         // The answer says it already.
         self.outbox.retain(|letter| !letter.is_about(claim.id));
         self.place(now, claim, enter, &line, watch).map(Ok)
+    }
+
+    /// Enters all of the claims, or none: what was granted before one is refused is given back in the
+    /// same transaction, so nobody sees it.
+    pub(in super::super) fn enter_all(
+        &mut self,
+        now: i64,
+        id: &SessionId,
+        claims: &[Claim],
+    ) -> Result<Result<Together, (usize, Refusal)>, Trouble> {
+        // What holds since an earlier request has an older fence, and keeps it.
+        let before = fence_of(self.counter.last);
+        let (mut fences, mut fresh) = (Vec::with_capacity(claims.len()), Vec::new());
+        for (at, claim) in claims.iter().enumerate() {
+            let entered = self.enter(now, id, claim, Enter::Try)?;
+            let refused = match entered.map(|entered| entered.place) {
+                Ok(Place::Held(fence)) => {
+                    fences.push(fence);
+                    fresh.extend((fence > before).then_some(claim));
+                    continue;
+                }
+                Ok(Place::Refused(ahead) | Place::Waiting(ahead)) => {
+                    Ok(Together::Refused { at, ahead })
+                }
+                Err(refusal) => Err((at, refusal)),
+            };
+            for claim in fresh {
+                self.leave(now, id, claim)?;
+            }
+            return Ok(refused);
+        }
+        Ok(Ok(Together::Held(fences)))
     }
 
     fn place(

@@ -10,7 +10,7 @@ use leasehold_core::backoff::Random;
 use leasehold_core::table::NoEntry;
 use leasehold_core::{
     Ahead, Claim, ClaimId, Enter, Fence, Key, Line, Moment, Note, Party, Place as Stand, Provided,
-    Record, SessionId, Table, Version, Written,
+    Record, SessionId, Table, Together, Version, Written,
 };
 
 use super::super::{Refusal, Wire};
@@ -38,6 +38,8 @@ struct Seen {
     amended: usize,
     written: usize,
     written_under_holds: usize,
+    held_together: usize,
+    refused_together: usize,
 }
 
 const KEYS: [&str; 3] = ["a", "a/b", "b"];
@@ -67,7 +69,7 @@ impl Pair {
 
     fn step(&mut self) {
         self.now += self.random.bits() % 800_000_000;
-        match self.below(18) {
+        match self.below(20) {
             0 => self.open(),
             1 | 2 => self.renew(),
             3 if self.below(3) == 0 => self.close(),
@@ -77,6 +79,7 @@ impl Pair {
             11 => self.keys(),
             12 | 13 => self.amend(),
             14..=16 => self.write(),
+            17 | 18 => self.enter_all(),
             _ => self.look(),
         }
     }
@@ -151,10 +154,62 @@ impl Pair {
         }
     }
 
+    /// New claims on some of the keys, or those of an earlier step, of which some may hold.
+    fn enter_all(&mut self) {
+        let Some(session) = self.session() else { return };
+        let first = self.below(KEYS.len());
+        let several = 2 + self.below(KEYS.len() - 1);
+        let mut claims = Vec::new();
+        for at in first..first + several {
+            let claim = self.draw_claim_on(at % KEYS.len());
+            self.claims.push((session.clone(), claim.clone()));
+            claims.push(claim);
+        }
+        for _ in 0..=self.below(2) {
+            let (moment, now) = self.clock();
+            let expected = self.table.enter_all(moment, &session, &claims);
+            let found = step(&mut self.wire, |wire| wire.enter_all(now, &session, &claims));
+            match (expected, found) {
+                (Err((at, NoEntry::NoSession)), Err((found, Refusal::NoSession))) => {
+                    assert_eq!(found, at);
+                }
+                (
+                    Err((at, NoEntry::Disagrees { limit })),
+                    Err((found_at, Refusal::Disagrees { limit: found })),
+                ) => assert_eq!((found_at, found), (at, limit)),
+                (
+                    Ok(Together::Refused { at, ahead }),
+                    Ok(Together::Refused { at: found_at, ahead: found }),
+                ) => {
+                    assert_eq!(found_at, at);
+                    self.compare_places(&claims[at], Stand::Refused(ahead), Stand::Refused(found));
+                    self.seen.refused_together += 1;
+                }
+                (Ok(Together::Held(expected)), Ok(Together::Held(found))) => {
+                    assert_eq!((expected.len(), found.len()), (claims.len(), claims.len()));
+                    for (claim, (expected, found)) in
+                        claims.iter().zip(expected.into_iter().zip(found))
+                    {
+                        self.compare_fences(claim.id, &claim.key, Some(expected), Some(found));
+                    }
+                    self.seen.held_together += 1;
+                }
+                (expected, found) => panic!("{expected:?} but {found:?}"),
+            }
+            // In between one may go.
+            self.leave();
+        }
+        self.look();
+    }
+
     fn draw_claim(&mut self) -> Claim {
+        let on = self.below(KEYS.len());
+        self.draw_claim_on(on)
+    }
+
+    fn draw_claim_on(&mut self, on: usize) -> Claim {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&(self.claims.len() as u64).to_le_bytes());
-        let on = self.below(KEYS.len());
         let key = Key::new(KEYS[on]).unwrap();
         // Mostly the limit that goes with the key, so that there are lines and not just refusals.
         let odd = self.below(6) == 0;
@@ -343,9 +398,13 @@ fn the_file_answers_as_the_model_does() {
         all.amended += pair.seen.amended;
         all.written += pair.seen.written;
         all.written_under_holds += pair.seen.written_under_holds;
+        all.held_together += pair.seen.held_together;
+        all.refused_together += pair.seen.refused_together;
     }
-    let Seen { disagreements, amended, written, written_under_holds } = all;
-    let least = [disagreements, amended, written, written_under_holds].into_iter().min();
+    let Seen { disagreements, amended, written, written_under_holds, .. } = all;
+    let together = [all.held_together, all.refused_together];
+    let least =
+        [disagreements, amended, written, written_under_holds].into_iter().chain(together).min();
     assert!(least > Some(30), "{all:?}");
     assert!(grants > 400, "only {grants} grants were compared");
 }
