@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use leasehold::{Client, ErrorKind, Lock, Released};
+use leasehold_core::line::Share;
 
 use crate::Bench;
 use crate::actor::{PATIENT, client, key, soon};
@@ -65,7 +66,7 @@ pub(crate) async fn many_keys_in_any_order_do_not_deadlock(bench: &dyn Bench) {
                     for guard in guards {
                         let (key, fence) = (guard.key().clone(), guard.fence());
                         let to = leasehold::clock::now();
-                        holds.push(Held { key, fence, from: locked, to });
+                        holds.push(Held { share: Share::MUTEX, key, fence, from: locked, to });
                         assert_eq!(guard.release().await.expect("releases"), Released::Held);
                     }
                 }

@@ -198,7 +198,8 @@ macro_rules! each_case {
                 processes_hold_one_at_a_time_as_far_as_the_store_reaches,
                 a_killed_holder_frees_its_hold,
                 a_killed_waiter_does_not_hold_up_the_line,
-                a_stopped_holder_finds_its_hold_lost;
+                a_stopped_holder_finds_its_hold_lost,
+                processes_in_turmoil_keep_the_rules;
         }
     };
 }
