@@ -44,6 +44,9 @@ pub(crate) struct Rules {
     /// How long a key that is waited for may stand idle in a calm: a TTL, the store's lapse delay,
     /// and what a busy machine needs.
     pub(crate) patience: Duration,
+    /// How long before its deadline a hold is given up: a release whose answer was cut off, and that
+    /// finds nothing when it asks again that late, may say that the hold was lost.
+    pub(crate) grace: Duration,
     /// Whether the store frees the holds of a process that was killed before their TTL.
     pub(crate) frees_at_once: bool,
 }
@@ -84,7 +87,7 @@ struct Turn {
 ///
 /// With the first thing that is against the rules.
 pub(crate) fn judge(record: &Record, rules: Rules) -> Result<Verdict, String> {
-    let turns = turns(record)?;
+    let turns = turns(record, rules)?;
     let mut fences = BTreeSet::new();
     for turn in &turns {
         if let Some(fence) = turn.fence
@@ -108,7 +111,7 @@ pub(crate) fn judge(record: &Record, rules: Rules) -> Result<Verdict, String> {
 }
 
 /// The turns, put together from their steps; each step by itself is judged on the way.
-fn turns(record: &Record) -> Result<Vec<Turn>, String> {
+fn turns(record: &Record, rules: Rules) -> Result<Vec<Turn>, String> {
     let mut turns: BTreeMap<(usize, u64), Turn> = BTreeMap::new();
     for (process, step) in &record.steps {
         let Step { turn: number, at, what } = step;
@@ -118,7 +121,7 @@ fn turns(record: &Record) -> Result<Vec<Turn>, String> {
             continue;
         }
         let turn = turns.get_mut(&id).ok_or_else(|| format!("a turn without a want: {step:?}"))?;
-        turn.takes(*at, what).map_err(|why| format!("{why}: {step:?} of {turn:?}"))?;
+        turn.takes(*at, what, rules).map_err(|why| format!("{why}: {step:?} of {turn:?}"))?;
     }
     Ok(turns.into_values().collect())
 }
@@ -130,7 +133,7 @@ impl Turn {
         Self { process, key, share, wanted, answered, fence, held, deadline, lost, leaves: false }
     }
 
-    fn takes(&mut self, at: Moment, what: &What) -> Result<(), &'static str> {
+    fn takes(&mut self, at: Moment, what: &What, rules: Rules) -> Result<(), &'static str> {
         match what {
             What::Held { fence, deadline } => {
                 (self.fence, self.answered) = (Some(*fence), Some(at));
@@ -142,7 +145,7 @@ impl Turn {
             What::GaveUp => self.answered = Some(at),
             What::Lost => self.lost = Some(at),
             What::Leaving => self.leaves = true,
-            What::Left { found: Some(Released::Lost) } if at < self.deadline => {
+            What::Left { found: Some(Released::Lost) } if at + rules.grace < self.deadline => {
                 return Err("the store ended a hold before its deadline");
             }
             What::Want { .. } | What::Left { .. } => {}

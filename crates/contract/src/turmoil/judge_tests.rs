@@ -2,7 +2,11 @@
 
 use super::*;
 
-const RULES: Rules = Rules { patience: Duration::from_nanos(100), frees_at_once: false };
+const RULES: Rules = Rules {
+    patience: Duration::from_nanos(100),
+    grace: Duration::from_nanos(5),
+    frees_at_once: false,
+};
 
 /// A record in which `process turn at what…` happened, line by line.
 fn record(lines: &[&str]) -> Record {
@@ -127,7 +131,8 @@ fn a_grant_before_the_deadline_of_a_holder_that_lost_is_refused() {
 #[test]
 fn a_release_that_finds_nothing_before_the_deadline_is_refused() {
     refused(&record(&but(5, "1 0 22 left lost")), "before its deadline");
-    judge(&record(&but(5, "1 0 51 left lost")), RULES).unwrap();
+    refused(&record(&but(5, "1 0 44 left lost")), "before its deadline");
+    judge(&record(&but(5, "1 0 45 left lost")), RULES).unwrap();
     judge(&record(&but(5, "1 0 22 left unknown")), RULES).unwrap();
 }
 

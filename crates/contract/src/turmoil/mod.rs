@@ -46,7 +46,8 @@ pub(crate) async fn run(bench: &dyn Bench) {
     let guarantees = store.guarantees();
     let ttl = guarantees.min_ttl.max(Duration::from_secs(1));
     let patience = ttl + guarantees.lapse_delay + SLACK;
-    let rules = Rules { patience, frees_at_once: guarantees.has(Property::FreesAtOnce) };
+    let frees_at_once = guarantees.has(Property::FreesAtOnce);
+    let rules = Rules { patience, grace: worker::grace(ttl), frees_at_once };
     let fleet = Fleet::start(bench, seed, ttl).await;
     let mut nemesis = Nemesis::new(bench, fleet, seed, patience);
     for round in 0..rounds() {

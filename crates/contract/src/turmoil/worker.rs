@@ -18,6 +18,11 @@ pub(super) const KEYS: usize = 3;
 /// How often a holder looks.
 const LOOK: Duration = Duration::from_millis(3);
 
+/// The default, which the workers have.
+pub(super) fn grace(ttl: Duration) -> Duration {
+    ttl / 20
+}
+
 /// Locks until the standard input ends.
 pub(crate) async fn toil(client: Client, seed: u64) -> Result<()> {
     let end = CancellationToken::new();
