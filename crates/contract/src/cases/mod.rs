@@ -160,6 +160,7 @@ macro_rules! each_case {
                 an_unknown_enter_does_not_stand_in_line_twice,
                 a_refusal_that_got_lost_leaves_nothing,
                 a_release_whose_reply_got_lost_is_a_release,
+                a_release_whose_reply_got_lost_is_one_until_the_deadline,
                 a_dropped_guard_is_released_through_trouble,
                 a_renewal_that_crosses_the_release_revives_nothing,
                 a_waiter_outlasts_trouble_and_says_so,
