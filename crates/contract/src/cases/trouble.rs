@@ -237,10 +237,10 @@ pub(crate) async fn a_release_whose_reply_got_lost_is_one_until_the_deadline(ben
         soon("a release", chaos.arrived(Call::Leave, releases + 1)).await;
         sleep_until(loss).await;
         chaos.heal();
-        let released = soon("release", release).await.expect("runs");
+        let outcome = soon("release", release).await.expect("runs");
         // On a machine that stalled it is begun again: nothing can be concluded after the deadline.
         if clock::now() < deadline {
-            assert_eq!(released.expect("resolved"), Released::Held);
+            assert_eq!(outcome.expect("resolved"), Released::Held);
             return;
         }
     }

@@ -1,6 +1,6 @@
 //! The processes: each at a post, where another takes over when one is killed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -40,8 +40,31 @@ pub(super) struct Post {
 #[derive(Clone)]
 struct Notes {
     record: Arc<Mutex<Record>>,
+    now: watch::Sender<Now>,
+}
+
+/// What is the case now, as far as the processes have told.
+#[derive(Default)]
+struct Now {
     /// When each key was granted last.
-    grants: watch::Sender<BTreeMap<String, Moment>>,
+    granted: BTreeMap<String, Moment>,
+    /// The turns that hold, after the number of their process.
+    holding: BTreeSet<(usize, u64)>,
+}
+
+impl Now {
+    fn takes(&mut self, process: usize, key: Option<String>, step: &Step) {
+        match step.what {
+            What::Held { .. } => {
+                self.holding.insert((process, step.turn));
+                self.granted.extend(key.map(|key| (key, step.at)));
+            }
+            What::Lost | What::Leaving => {
+                self.holding.remove(&(process, step.turn));
+            }
+            _ => {}
+        }
+    }
 }
 
 pub(super) struct Fleet<'a> {
@@ -55,7 +78,7 @@ pub(super) struct Fleet<'a> {
 
 impl<'a> Fleet<'a> {
     pub(super) async fn start(bench: &'a dyn Bench, seed: u64, ttl: Duration) -> Self {
-        let notes = Notes { record: Arc::default(), grants: watch::Sender::new(BTreeMap::new()) };
+        let notes = Notes { record: Arc::default(), now: watch::Sender::new(Now::default()) };
         let mut fleet = Self { bench, seed, ttl, notes, processes: 0, posts: Vec::new() };
         for _ in 0..POSTS {
             let post = fleet.man(fleet.bench.link());
@@ -94,6 +117,17 @@ impl<'a> Fleet<'a> {
         (0..POSTS).filter(|at| self.posts[*at].trouble.is_none()).collect()
     }
 
+    /// The posts whose requests reach the store, be it slowly.
+    pub(super) fn reaching(&self) -> Vec<usize> {
+        (0..POSTS).filter(|at| !self.posts[*at].is_silent()).collect()
+    }
+
+    /// Whether a process at a post holds something.
+    pub(super) fn holds(&self, at: usize) -> bool {
+        let process = self.posts[at].process;
+        self.notes.now.borrow().holding.range((process, 0)..=(process, u64::MAX)).next().is_some()
+    }
+
     pub(super) fn troubled(&self) -> Vec<usize> {
         (0..POSTS).filter(|at| self.posts[*at].trouble.is_some()).collect()
     }
@@ -107,6 +141,9 @@ impl<'a> Fleet<'a> {
         child.wait().await.expect("it ends");
         self.notes.record().killed.insert(process, clock::now());
         reader.await.expect("its last words are read");
+        if let Some(link) = &link {
+            clear(&**link);
+        }
         let post = self.man(link);
         self.posts.insert(at, post);
     }
@@ -134,9 +171,7 @@ impl<'a> Fleet<'a> {
         self.tell(Some(at), "heals");
         let post = &mut self.posts[at];
         if let Some(link) = &post.link {
-            for wire in 0..link.wires() {
-                link.set(wire, Weather::Clear);
-            }
+            clear(&**link);
         }
         post.silent = false;
         if post.stopped {
@@ -163,9 +198,9 @@ impl<'a> Fleet<'a> {
     /// Waits until each key was granted to somebody after `since`, but no longer than `patience`:
     /// the judge then says what was wrong.
     pub(super) async fn until_holds(&self, since: Moment, patience: Duration) {
-        let mut grants = self.notes.grants.subscribe();
-        let all = grants
-            .wait_for(|grants| grants.values().filter(|granted| **granted > since).count() == KEYS);
+        let mut now = self.notes.now.subscribe();
+        let all =
+            now.wait_for(|now| now.granted.values().filter(|at| **at > since).count() == KEYS);
         // What is missing then is the judge's to say.
         let _ = tokio::time::timeout(patience, all).await;
     }
@@ -221,17 +256,19 @@ impl Notes {
                 if let What::Want { key, .. } = &step.what {
                     wanted.insert(step.turn, key.clone());
                 }
-                if let What::Held { .. } = &step.what
-                    && let Some(key) = wanted.remove(&step.turn)
-                {
-                    notes.grants.send_modify(|grants| {
-                        grants.insert(key, step.at);
-                    });
-                }
+                let ends = !matches!(step.what, What::Want { .. });
+                let key = if ends { wanted.remove(&step.turn) } else { None };
+                notes.now.send_modify(|now| now.takes(process, key, &step));
                 notes.record().steps.push((process, step));
             }
         });
         (child, input, reader)
+    }
+}
+
+fn clear(link: &dyn Link) {
+    for wire in 0..link.wires() {
+        link.set(wire, Weather::Clear);
     }
 }
 

@@ -68,7 +68,7 @@ impl<'a> Nemesis<'a> {
                 let at = troubled[self.below(troubled.len())];
                 self.fleet.heal(at);
             } else {
-                let at = healthy[self.below(healthy.len())];
+                let at = self.victim();
                 self.trouble(at).await;
             }
             let pause = self.some(self.fleet.ttl() / 4);
@@ -80,6 +80,16 @@ impl<'a> Nemesis<'a> {
                 self.fleet.heal(at);
             }
         }
+    }
+
+    /// Mostly one that holds: who waits is hit often enough by chance. Also one that is slow: what it
+    /// knows of its lease is old then.
+    fn victim(&mut self) -> usize {
+        let reaching = self.fleet.reaching();
+        let holders: Vec<usize> =
+            reaching.iter().copied().filter(|at| self.fleet.holds(*at)).collect();
+        let among = if holders.is_empty() || self.below(4) == 0 { reaching } else { holders };
+        among[self.below(among.len())]
     }
 
     async fn trouble(&mut self, at: usize) {
