@@ -182,6 +182,12 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{garbled:?}");
             assert!(!path.exists());
         }
+        // Nor is one that cannot be read no guard.
+        fs::remove_file(beside(&path, ".fence")).unwrap();
+        fs::create_dir(beside(&path, ".fence")).unwrap();
+        write(&path, Fence::new(u64::MAX), b"new").unwrap_err();
+        assert!(!path.exists());
+        assert!(greatest(&path).is_err());
     }
 
     #[test]
