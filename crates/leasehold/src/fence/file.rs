@@ -219,6 +219,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_is_replaced_and_not_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, before] = ["f", "before"].map(|name| directory.path().join(name));
+        write(&path, Fence::new(7), b"seven").unwrap();
+        // Who has the old one open reads it to its end.
+        fs::hard_link(&path, &before).unwrap();
+        write(&path, Fence::new(8), b"8").unwrap();
+        assert_eq!(fs::read(&before).unwrap(), b"seven");
+        assert_eq!(fs::read(&path).unwrap(), b"8");
+    }
+
+    #[test]
     fn work_that_fails_has_advanced_the_fence() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");

@@ -135,6 +135,8 @@ async fn what_is_refused_is_a_problem_document() {
         ("/jobs/42", &["x"], 400),
         ("/jobs/42", &["34", "35"], 400),
         ("/jobs/42", &["34;a=b"], 400),
+        // The same resource, however it is asked.
+        ("/jobs/42?again=1", &["33"], 412),
         // There is no room for another.
         ("/jobs/43", &["1"], 503),
     ] {
