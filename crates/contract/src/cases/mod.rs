@@ -171,6 +171,7 @@ macro_rules! each_case {
                 limiters_together_stay_within_the_bound,
                 a_hundred_thousand_checks_cost_a_few_dozen_calls,
                 an_unknown_write_of_a_limiter_counts_as_taken,
+                a_limiter_that_another_was_faster_than_decides_anew,
                 permits_that_arrive_after_a_pause_are_not_used,
                 a_limiter_that_stays_open_decides_alone_while_the_store_is_away,
                 a_limiter_that_stays_closed_allows_nothing_while_the_store_is_away,
