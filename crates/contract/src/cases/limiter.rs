@@ -311,11 +311,14 @@ pub(crate) async fn a_limiter_that_stays_closed_allows_nothing_while_the_store_i
         let (client, chaos) = troubled(bench);
         let limiter = limiter(&client, "k", "1000/s", 5, Away::Closed);
         chaos.always(Call::Read, fault);
-        for _ in 0..3 {
+        for attempt in 0..3 {
             let error = soon("a try", limiter.try_acquire(1)).await.expect_err("it is closed");
             assert_eq!(error.kind(), ErrorKind::Unavailable);
             assert_eq!(error.store(), Some(chaos.to_string().as_str()));
             assert_eq!(error.key(), Some(&key("k")));
+            if fault == Fault::Freeze && attempt == 0 {
+                assert_eq!(chaos.count(Call::Read), 1, "who waited once does not wait thrice");
+            }
         }
         soon("a look", limiter.peek()).await.expect_err("there is nothing to see");
         let wait = limiter.acquire_within(1, Duration::from_millis(50));
