@@ -62,6 +62,10 @@ fn the_fence_comes_from_run() {
     assert_eq!(check("1").code, Some(98));
     assert_eq!(check("soon").code, Some(78));
     assert_eq!(check("9223372036854775808").code, Some(64), "above 2^63 - 1");
+    // What is said here goes over what was said around it.
+    let mut said = lab.leasehold(&["fence", "check", "r", "--token", "1"]);
+    let said = Process::of(said.env("LEASEHOLD_FENCE", "9223372036854775807")).finish();
+    assert_eq!(said.code, Some(98));
     assert_eq!(lab.run(&["fence", "check", "r"]).code, Some(64));
     assert_eq!(lab.run(&["fence", "check", "r", "--token", "-1"]).code, Some(64));
     assert_eq!(lab.run(&["fence", "check", "", "--token", "1"]).code, Some(64));

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use leasehold::Store;
@@ -29,6 +30,10 @@ pub trait Bench: fmt::Debug + Send + Sync {
     /// The server behind the store, if there is one to stop.
     fn server(&self) -> Option<&dyn Server>;
 
+    /// A new way to the service for one worker, over a network of its own that can be troubled:
+    /// `None` where there is none (a file), and where clients find their servers by themselves.
+    fn link(&self) -> Option<Box<dyn Link>>;
+
     /// A password that is part of how the service is reached: it must not be shown anywhere.
     fn secret(&self) -> Option<&str>;
 }
@@ -52,4 +57,32 @@ pub trait Server: fmt::Debug + Send + Sync {
     fn kill(&self) -> BoxFuture<'_, ()>;
     /// Starts it again at the same address, with what it kept.
     fn start(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What a network does to what passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weather {
+    /// It lets everything pass.
+    Clear,
+    /// It holds everything back, and lets it pass when the weather clears: also requests that were
+    /// given up long ago.
+    Held,
+    /// It swallows everything.
+    Swallowed,
+    /// It lets requests pass, and loses the answers.
+    Mute,
+    /// It lets answers arrive later by this much.
+    Slow(Duration),
+}
+
+/// The way of one worker to the service.
+pub trait Link: fmt::Debug + Send + Sync {
+    /// [`Bench::worker`] by this way.
+    fn worker(&self) -> Command;
+    /// How many servers it leads to, each by a wire of its own.
+    fn wires(&self) -> usize;
+    /// Changes the weather on one wire.
+    fn set(&self, wire: usize, weather: Weather);
+    /// Resets all connections that are open on one wire.
+    fn cut(&self, wire: usize);
 }

@@ -3,13 +3,16 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use leasehold_core::line::Share;
 use leasehold_core::{Fence, Key, Moment};
 
-/// One hold of a mutex as its holder saw it, on a clock that all holders share.
+/// One hold as its holder saw it, on a clock that all holders share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// What was held.
     pub key: Key,
+    /// How much of it: [`Share::MUTEX`] for all.
+    pub share: Share,
     /// Its fence.
     pub fence: Fence,
     /// A moment at which it certainly held already: read *after* the grant was learned.
@@ -22,16 +25,16 @@ pub struct Held {
 /// Two holds that cannot both be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Violation {
-    /// Both held at one moment.
+    /// Both held at one moment, and those that held then are too many.
     Overlap(Held, Held),
-    /// The later one's fence is not greater.
+    /// They exclude each other, and the later one's fence is not greater.
     Fence(Held, Held),
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Overlap(a, b) => write!(f, "two holders at once: {a:?} and {b:?}"),
+            Self::Overlap(a, b) => write!(f, "too many holders at once: {a:?} and {b:?}"),
             Self::Fence(a, b) => write!(f, "a fence that does not grow: {a:?}, then {b:?}"),
         }
     }
@@ -39,27 +42,63 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// Checks a history in O(n log n), however many keys and holders there are.
+/// Checks a history in O(n log n), however many keys and holders there are, unless many of them
+/// hold beside each other.
 ///
 /// # Errors
 ///
-/// With the first two holds of one key that overlap, or whose fences do not grow with their order
-/// in time.
+/// With the first two holds of one key that cannot be beside each other or with all others of that
+/// moment, or that exclude each other and have fences that do not grow with their order in time.
 pub fn check(mut history: Vec<Held>) -> Result<(), Violation> {
     history.sort_by_key(|held| held.from);
-    let mut last: HashMap<Key, Held> = HashMap::new();
-    for held in history {
-        if let Some(before) = last.get(&held.key) {
-            if held.from < before.to {
-                return Err(Violation::Overlap(before.clone(), held));
-            }
-            if held.fence <= before.fence {
-                return Err(Violation::Fence(before.clone(), held));
-            }
-        }
-        last.insert(held.key.clone(), held);
+    let mut keys: HashMap<&Key, Past<'_>> = HashMap::new();
+    for held in &history {
+        keys.entry(&held.key).or_default().admit(held)?;
     }
     Ok(())
+}
+
+/// What came before on a key.
+#[derive(Default)]
+struct Past<'a> {
+    /// Those that still hold.
+    holders: Vec<&'a Held>,
+    /// Of each shape of a claim the one with the greatest fence.
+    greatest: Vec<&'a Held>,
+}
+
+impl<'a> Past<'a> {
+    fn admit(&mut self, held: &'a Held) -> Result<(), Violation> {
+        self.holders.retain(|before| before.to > held.from);
+        let together = || self.holders.iter().copied().chain([held]);
+        let units: u64 = together().map(|each| u64::from(each.share.units)).sum();
+        let limit = together().map(|each| each.share.limit).min().unwrap_or(u32::MAX);
+        if let Some(beside) = self.holders.last()
+            && units > u64::from(limit)
+        {
+            return Err(Violation::Overlap((*beside).clone(), held.clone()));
+        }
+        for before in &self.greatest {
+            if held.excludes(before) && held.fence <= before.fence {
+                return Err(Violation::Fence((*before).clone(), held.clone()));
+            }
+        }
+        self.holders.push(held);
+        match self.greatest.iter_mut().find(|before| before.share == held.share) {
+            Some(before) if before.fence < held.fence => *before = held,
+            Some(_) => {}
+            None => self.greatest.push(held),
+        }
+        Ok(())
+    }
+}
+
+impl Held {
+    /// Whether the two alone are too many.
+    fn excludes(&self, other: &Self) -> bool {
+        let units = u64::from(self.share.units) + u64::from(other.share.units);
+        units > u64::from(self.share.limit.min(other.share.limit))
+    }
 }
 
 #[cfg(test)]
@@ -67,8 +106,13 @@ mod tests {
     use super::*;
 
     fn held(key: &str, fence: u64, from: u64, to: u64) -> Held {
+        shared(key, Share::MUTEX, fence, from, to)
+    }
+
+    fn shared(key: &str, share: Share, fence: u64, from: u64, to: u64) -> Held {
         Held {
             key: Key::new(key).unwrap(),
+            share,
             fence: Fence::new(fence),
             from: Moment::from_nanos(from),
             to: Moment::from_nanos(to),
@@ -92,5 +136,33 @@ mod tests {
             let history = vec![held("k", 2, 10, 20), held("k", second, 20, 30)];
             assert!(matches!(check(history), Err(Violation::Fence(..))));
         }
+    }
+
+    #[test]
+    fn shares_are_beside_each_other_up_to_their_limit() {
+        let share =
+            |units, fence, from, to| shared("k", Share { units, limit: 3 }, fence, from, to);
+        check(vec![share(1, 2, 10, 20), share(2, 1, 11, 30), share(1, 3, 20, 40)]).unwrap();
+        let three_and_one = vec![share(1, 1, 10, 20), share(2, 2, 11, 30), share(1, 3, 19, 40)];
+        assert!(matches!(check(three_and_one), Err(Violation::Overlap(..))));
+    }
+
+    #[test]
+    fn readers_are_beside_each_other_and_a_writer_is_alone() {
+        let reader = |fence, from, to| shared("k", Share::READER, fence, from, to);
+        let writer = |fence, from, to| shared("k", Share::WRITER, fence, from, to);
+        check(vec![reader(2, 10, 20), reader(1, 11, 30), writer(3, 30, 40)]).unwrap();
+        let beside = vec![reader(1, 10, 20), reader(2, 11, 30), writer(3, 29, 40)];
+        assert!(matches!(check(beside), Err(Violation::Overlap(..))));
+        let mutex_beside = vec![reader(1, 10, 20), held("k", 2, 19, 40)];
+        assert!(matches!(check(mutex_beside), Err(Violation::Overlap(..))));
+    }
+
+    #[test]
+    fn a_writer_needs_a_greater_fence_than_every_reader_before() {
+        let reader = |fence, from, to| shared("k", Share::READER, fence, from, to);
+        let history =
+            vec![reader(5, 10, 20), reader(3, 11, 20), shared("k", Share::WRITER, 4, 20, 30)];
+        assert!(matches!(check(history), Err(Violation::Fence(..))));
     }
 }

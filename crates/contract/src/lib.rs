@@ -6,7 +6,7 @@
 //! counting) is not skipped either: the case asserts that it is refused, by name.
 //!
 //! ```no_run
-//! use leasehold_contract::{Bench, Reach, Server};
+//! use leasehold_contract::{Bench, Link, Reach, Server};
 //! # use std::sync::Arc;
 //! # use futures::future::{BoxFuture, FutureExt};
 //! use leasehold::{Key, Store, stores::Memory};
@@ -34,6 +34,9 @@
 //!         std::process::Command::new("target/debug/my-worker")
 //!     }
 //!     fn server(&self) -> Option<&dyn Server> {
+//!         None
+//!     }
+//!     fn link(&self) -> Option<Box<dyn Link>> {
 //!         None
 //!     }
 //!     fn secret(&self) -> Option<&str> {
@@ -70,6 +73,18 @@
 //! A test of this crate fails when a rule has no case, when a case is written but not listed, and
 //! when a store of leasehold does not run the suite.
 //!
+//! # Processes in turmoil
+//!
+//! `processes_in_turmoil_keep_the_rules` runs a fleet of workers that lock by mutexes, semaphores,
+//! and as readers and writers, while they are killed, stopped, cut off and slowed down, and the
+//! server stands still; then it judges what they wrote down. Which faults come when is drawn from a
+//! seed, which is printed. Two variables of the environment govern it:
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `LEASEHOLD_TURMOIL_ROUNDS` | how many bursts of faults: 2 unless set. Ask for hundreds by `cargo test`, which does not end long tests |
+//! | `LEASEHOLD_TURMOIL_SEED` | the seed of an earlier run |
+//!
 //! # Time in the cases
 //!
 //! No case asserts that anything is fast. What must not happen before a moment is asserted
@@ -82,9 +97,10 @@ mod cases;
 pub mod chaos;
 pub mod history;
 mod run;
+mod turmoil;
 pub mod worker;
 
-pub use bench::{Bench, Reach, Server};
+pub use bench::{Bench, Link, Reach, Server, Weather};
 pub use cases::CASES;
 pub use chaos::Chaos;
 pub use run::{Case, run};

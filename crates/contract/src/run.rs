@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use crate::{Bench, CASES};
+use crate::{Bench, CASES, turmoil};
 
 /// Past this a case hangs.
 const LIMIT: Duration = Duration::from_mins(4);
@@ -43,8 +43,10 @@ pub fn run<B: Bench>(name: &str, bench: impl AsyncFnOnce() -> B) {
         .expect("a runtime starts");
     let whole = async {
         let bench = bench().await;
-        let ended = tokio::time::timeout(LIMIT, (case.run)(&bench)).await;
-        assert!(ended.is_ok(), "{name} does not end: given up after {LIMIT:?}");
+        // Whoever asks for more rounds of a case means it.
+        let limit = LIMIT + Duration::from_secs(30) * turmoil::rounds();
+        let ended = tokio::time::timeout(limit, (case.run)(&bench)).await;
+        assert!(ended.is_ok(), "{name} does not end: given up after {limit:?}");
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(whole)));
     // A task that spins would hold up an orderly end for ever, and hide why the case failed.

@@ -9,6 +9,8 @@
 //! worker URL admit KEY RATE BURST TIME-IN-MS
 //!                                   asks for a permit again and again, for that time; then prints
 //!                                   `FROM TO` for each call that was allowed, in nanoseconds
+//! worker URL toil TTL-IN-MS SEED    locks this and that until its standard input ends, and prints
+//!                                   what it sees, a line each time
 //! ```
 
 use std::io::{BufRead, Write};
@@ -20,6 +22,7 @@ use std::time::Duration;
 use leasehold::{Away, Client, Key, Limiter, Lock, Released, Result, Store, clock};
 
 use crate::actor::{PATIENT, careful_client, client};
+use crate::turmoil::toil;
 
 /// Runs the worker on the arguments of this process, with the store that `connect` makes of the
 /// URL among them.
@@ -29,6 +32,10 @@ use crate::actor::{PATIENT, careful_client, client};
 /// When the arguments are none of the above, and when a case's expectation fails.
 #[must_use]
 pub fn main(connect: impl Fn(&str) -> Result<Arc<dyn Store>>) -> ExitCode {
+    // Also a worker that is stopped ends with its parent.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .expect("a signal that is known");
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     // On a thread of the runtime, not on the one that reads the standard input.
@@ -58,7 +65,13 @@ pub fn main(connect: impl Fn(&str) -> Result<Arc<dyn Store>>) -> ExitCode {
                 admit(&limiter, time).await?;
                 client.close().await
             }
-            _ => panic!("usage: worker URL hold KEY TTL | contend KEY TURNS FILE | admit …"),
+            [url, "toil", ttl, seed] => {
+                let ttl = Duration::from_millis(ttl.parse().expect("a TTL in milliseconds"));
+                toil(client(connect(url)?, ttl), seed.parse().expect("a number")).await
+            }
+            _ => {
+                panic!("usage: worker URL hold KEY TTL | contend KEY TURNS FILE | admit … | toil …")
+            }
         }
     });
     match outcome {
@@ -74,7 +87,7 @@ fn mutex(client: &Client, key: &str) -> Result<Lock> {
     client.mutex(Key::new(key).expect("a valid key"))
 }
 
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).expect("the parent reads");
 }

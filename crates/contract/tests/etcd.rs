@@ -1,11 +1,13 @@
 //! The suite on a real etcd: a new server for each case.
 
+mod links;
+
 use std::process::Command;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 use leasehold::Store;
-use leasehold_contract::{Bench, Reach, Server};
+use leasehold_contract::{Bench, Link, Reach, Server};
 use leasehold_core::Key;
 
 const PASSWORD: &str = "open-sesame-4711";
@@ -42,6 +44,10 @@ impl Bench for EtcdBench {
 
     fn server(&self) -> Option<&dyn Server> {
         Some(self)
+    }
+
+    fn link(&self) -> Option<Box<dyn Link>> {
+        Some(links::to(self.0.ports(), |ports| self.0.url_on(ports)))
     }
 
     fn secret(&self) -> Option<&str> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, FutureExt};
 use leasehold::Store;
 use leasehold::stores::Memory;
-use leasehold_contract::{Bench, Reach, Server};
+use leasehold_contract::{Bench, Link, Reach, Server};
 use leasehold_core::Key;
 
 #[derive(Debug)]
@@ -39,6 +39,10 @@ impl Bench for MemoryBench {
     }
 
     fn server(&self) -> Option<&dyn Server> {
+        None
+    }
+
+    fn link(&self) -> Option<Box<dyn Link>> {
         None
     }
 

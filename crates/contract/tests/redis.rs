@@ -1,12 +1,14 @@
 //! The suite on a real Redis: a new server for each case.
 
+mod links;
+
 use std::process::Command;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 use leasehold::Store;
 use leasehold::stores::Redis;
-use leasehold_contract::{Bench, Reach, Server};
+use leasehold_contract::{Bench, Link, Reach, Server};
 use leasehold_core::Key;
 
 const PASSWORD: &str = "open-sesame-4711";
@@ -38,6 +40,10 @@ impl Bench for RedisBench {
 
     fn server(&self) -> Option<&dyn Server> {
         Some(self)
+    }
+
+    fn link(&self) -> Option<Box<dyn Link>> {
+        Some(links::to(&[self.0.port()], |ports| self.0.url_on(ports[0])))
     }
 
     fn secret(&self) -> Option<&str> {

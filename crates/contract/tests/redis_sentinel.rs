@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, FutureExt};
 use leasehold::Store;
 use leasehold::stores::Redis;
-use leasehold_contract::{Bench, Reach, Server};
+use leasehold_contract::{Bench, Link, Reach, Server};
 use leasehold_core::Key;
 use leasehold_testbed::RedisSentinel;
 
@@ -46,6 +46,10 @@ impl Bench for SentinelBench {
 
     fn server(&self) -> Option<&dyn Server> {
         Some(self)
+    }
+
+    fn link(&self) -> Option<Box<dyn Link>> {
+        None
     }
 
     fn secret(&self) -> Option<&str> {

@@ -1,12 +1,14 @@
 //! The suite on five real Redis servers that vote.
 
+mod links;
+
 use std::process::Command;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 use leasehold::Store;
 use leasehold::stores::Redlock;
-use leasehold_contract::{Bench, Reach, Server};
+use leasehold_contract::{Bench, Link, Reach, Server};
 use leasehold_core::Key;
 use leasehold_testbed::{Redis, RedisQuorum};
 
@@ -40,6 +42,11 @@ impl Bench for RedlockBench {
 
     fn server(&self) -> Option<&dyn Server> {
         Some(self)
+    }
+
+    fn link(&self) -> Option<Box<dyn Link>> {
+        let servers: Vec<u16> = self.0.iter().map(Redis::port).collect();
+        Some(links::to(&servers, |ports| self.0.url_on(|server, _| ports[server])))
     }
 
     fn secret(&self) -> Option<&str> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, FutureExt};
 use leasehold::Store;
 use leasehold::stores::Sqlite;
-use leasehold_contract::{Bench, Reach, Server};
+use leasehold_contract::{Bench, Link, Reach, Server};
 use leasehold_core::Key;
 use tempfile::TempDir;
 
@@ -52,6 +52,10 @@ impl Bench for SqliteBench {
     }
 
     fn server(&self) -> Option<&dyn Server> {
+        None
+    }
+
+    fn link(&self) -> Option<Box<dyn Link>> {
         None
     }
 

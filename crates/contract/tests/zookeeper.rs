@@ -1,12 +1,14 @@
 //! The suite on a real ZooKeeper: a new server for each case.
 
+mod links;
+
 use std::process::Command;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 use leasehold::Store;
 use leasehold::stores::ZooKeeper;
-use leasehold_contract::{Bench, Reach, Server};
+use leasehold_contract::{Bench, Link, Reach, Server};
 use leasehold_core::Key;
 
 const PASSWORD: &str = "open-sesame-4711";
@@ -17,8 +19,12 @@ struct ZooKeeperBench(leasehold_testbed::ZooKeeper);
 
 impl ZooKeeperBench {
     fn url(&self) -> String {
-        format!("zookeeper://suite:{PASSWORD}@{}{CHROOT}", self.0.hosts())
+        url(&self.0.hosts())
     }
+}
+
+fn url(hosts: &str) -> String {
+    format!("zookeeper://suite:{PASSWORD}@{hosts}{CHROOT}")
 }
 
 impl Bench for ZooKeeperBench {
@@ -55,6 +61,10 @@ impl Bench for ZooKeeperBench {
 
     fn server(&self) -> Option<&dyn Server> {
         Some(self)
+    }
+
+    fn link(&self) -> Option<Box<dyn Link>> {
+        Some(links::to(&[self.0.port(0)], |ports| url(&format!("127.0.0.1:{}", ports[0]))))
     }
 
     fn secret(&self) -> Option<&str> {

@@ -176,9 +176,10 @@ impl Guard {
                     // An `enter` that was cut off may still arrive: dropping `self` leaves again.
                     self.done = !self.entry.is_suspect();
                     // Gone after a request whose answer was cut off: that request ended it, unless
-                    // the lease could have lapsed meanwhile.
+                    // the store had ended it before or the lease could have lapsed meanwhile.
+                    let unknown = doubtful && !self.entry.lost().is_cancelled();
                     let ours =
-                        left == Left::Released || (doubtful && self.entry.is_good(clock::now()));
+                        left == Left::Released || (unknown && clock::now() < self.entry.deadline());
                     return Ok(if ours { Released::Held } else { Released::Lost });
                 }
                 Err(error) => error,

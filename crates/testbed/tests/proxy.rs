@@ -121,6 +121,31 @@ fn a_black_hole_swallows_and_resets_when_it_ends() {
 }
 
 #[test]
+fn nothing_follows_what_was_swallowed() {
+    const ROUNDS: u32 = 30;
+    let server = echo();
+    let proxy = Proxy::before(server.port);
+    for _ in 0..ROUNDS {
+        let stream = connect(&proxy);
+        let mut requests = stream.try_clone().expect("a clone");
+        let writer = std::thread::spawn(move || {
+            (0_u64..).try_for_each(|n| requests.write_all(format!("{n}\n").as_bytes()))
+        });
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(stream));
+        for (line, due) in lines.map_while(Result::ok).zip(0_u64..) {
+            assert_eq!(line.parse(), Ok(due), "an answer to another request");
+            if due % 200 == 199 {
+                proxy.set(Mode::BlackHole);
+                // sleep: something is on its way all the time, and is swallowed.
+                std::thread::sleep(Duration::from_millis(1));
+                proxy.set(Mode::Forward);
+            }
+        }
+        let _reset = writer.join().expect("the writer ends with the connection");
+    }
+}
+
+#[test]
 fn what_is_held_arrives_later() {
     let server = echo();
     let proxy = Proxy::before(server.port);

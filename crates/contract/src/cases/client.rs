@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use leasehold::{Attempt, Client, ErrorKind, Released, Store, clock};
+use leasehold_core::line::Share;
 
 use crate::Bench;
 use crate::actor::{Actor, PATIENT, SOON, brief, claim, client, key, sleep_until, soon};
@@ -31,7 +32,13 @@ pub(crate) async fn a_hundred_tasks_lock_one_at_a_time(bench: &dyn Bench) {
                     counter.store(seen + 1, Ordering::Relaxed);
                     guard.check().expect("still ours");
                     let to = clock::now();
-                    holds.push(Held { key: key("counter"), fence: guard.fence(), from, to });
+                    holds.push(Held {
+                        share: Share::MUTEX,
+                        key: key("counter"),
+                        fence: guard.fence(),
+                        from,
+                        to,
+                    });
                     assert_eq!(guard.release().await.expect("releases"), Released::Held);
                 }
                 holds

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use leasehold::{Property, Store, clock};
+use leasehold_core::line::Share;
 use leasehold_core::{Enter, Left, Place};
 
 use crate::Bench;
@@ -88,7 +89,13 @@ async fn contend(store: Arc<dyn Store>, counter: &AtomicU64, turns: u64) -> Vec<
         let seen = counter.load(Ordering::Relaxed);
         tokio::task::yield_now().await;
         counter.store(seen + 1, Ordering::Relaxed);
-        holds.push(Held { key: key("counter"), fence, from, to: clock::now() });
+        holds.push(Held {
+            share: Share::MUTEX,
+            key: key("counter"),
+            fence,
+            from,
+            to: clock::now(),
+        });
         assert_eq!(actor.leave(&hold).await, Left::Released);
     }
     actor.close().await;

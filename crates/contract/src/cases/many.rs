@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold::{Client, ErrorKind, Guard, Lock, Property, Released, clock};
+use leasehold_core::line::Share;
 use leasehold_core::{Fence, Together};
 
 use super::trouble::latest_deadline;
@@ -289,7 +290,7 @@ pub(crate) async fn tries_of_many_keys_never_overlap(bench: &dyn Bench) {
                     for guard in guards {
                         guard.check().expect("still ours");
                         let (key, fence, to) = (guard.key().clone(), guard.fence(), clock::now());
-                        holds.push(Held { key, fence, from, to });
+                        holds.push(Held { share: Share::MUTEX, key, fence, from, to });
                         assert_eq!(guard.release().await.expect("releases"), Released::Held);
                     }
                 }
@@ -423,7 +424,7 @@ pub(crate) async fn many_keys_in_any_order_do_not_deadlock(bench: &dyn Bench) {
                     for guard in guards {
                         let (key, fence) = (guard.key().clone(), guard.fence());
                         let to = leasehold::clock::now();
-                        holds.push(Held { key, fence, from: locked, to });
+                        holds.push(Held { share: Share::MUTEX, key, fence, from: locked, to });
                         assert_eq!(guard.release().await.expect("releases"), Released::Held);
                     }
                 }

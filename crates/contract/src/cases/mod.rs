@@ -180,6 +180,7 @@ macro_rules! each_case {
                 an_unknown_enter_does_not_stand_in_line_twice,
                 a_refusal_that_got_lost_leaves_nothing,
                 a_release_whose_reply_got_lost_is_a_release,
+                a_release_whose_reply_got_lost_is_one_until_the_deadline,
                 a_dropped_guard_is_released_through_trouble,
                 a_renewal_that_crosses_the_release_revives_nothing,
                 a_waiter_outlasts_trouble_and_says_so,
@@ -190,6 +191,7 @@ macro_rules! each_case {
                 limiters_together_stay_within_the_bound,
                 a_hundred_thousand_checks_cost_a_few_dozen_calls,
                 an_unknown_write_of_a_limiter_counts_as_taken,
+                a_limiter_that_another_was_faster_than_decides_anew,
                 permits_that_arrive_after_a_pause_are_not_used,
                 a_limiter_that_stays_open_decides_alone_while_the_store_is_away,
                 a_limiter_that_stays_closed_allows_nothing_while_the_store_is_away,
@@ -218,7 +220,8 @@ macro_rules! each_case {
                 processes_hold_one_at_a_time_as_far_as_the_store_reaches,
                 a_killed_holder_frees_its_hold,
                 a_killed_waiter_does_not_hold_up_the_line,
-                a_stopped_holder_finds_its_hold_lost;
+                a_stopped_holder_finds_its_hold_lost,
+                processes_in_turmoil_keep_the_rules;
         }
     };
 }

@@ -4,13 +4,14 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use leasehold::{Fence, Moment, Property};
+use leasehold_core::line::Share;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
 use crate::actor::{Actor, brief, claim, key, soon};
 use crate::history::{self, Held};
-use crate::{Bench, Reach};
+use crate::{Bench, Reach, turmoil};
 
 /// A worker process. Killed when dropped; it also ends when its standard input does.
 pub(super) struct Worker {
@@ -92,6 +93,7 @@ pub(crate) async fn processes_hold_one_at_a_time_as_far_as_the_store_reaches(ben
             let [fence, from, to] = numbers[..] else { panic!("not a hold: {line}") };
             holds.push(Held {
                 key: key("counter"),
+                share: Share::MUTEX,
                 fence: Fence::new(fence),
                 from: Moment::from_nanos(from),
                 to: Moment::from_nanos(to),
@@ -163,4 +165,13 @@ pub(crate) async fn a_stopped_holder_finds_its_hold_lost(bench: &dyn Bench) {
     worker.signal(Signal::CONT);
     // It wakes inside its critical section; the first check tells.
     assert_eq!(worker.ask().await, "lost", "fence {fence:?}, by now {later:?}");
+}
+
+pub(crate) async fn processes_in_turmoil_keep_the_rules(bench: &dyn Bench) {
+    if bench.reach() == Reach::Process {
+        // Nothing is shared that a process could leave behind: its fleet is the next case's.
+        processes_hold_one_at_a_time_as_far_as_the_store_reaches(bench).await;
+        return;
+    }
+    turmoil::run(bench).await;
 }

@@ -223,6 +223,29 @@ pub(crate) async fn a_release_whose_reply_got_lost_is_a_release(bench: &dyn Benc
     bob.holds(&claim("k")).await;
 }
 
+pub(crate) async fn a_release_whose_reply_got_lost_is_one_until_the_deadline(bench: &dyn Bench) {
+    let chaos = Chaos::new(bench.handle());
+    // The loss would be signalled half a TTL before the deadline: a release is after neither.
+    let alice = careful_client(Arc::new(chaos.clone()), brief(&chaos) * 4);
+    let mutex = alice.mutex("k").expect("a mutex");
+    loop {
+        let guard = mutex.lock().await.expect("free");
+        let (deadline, loss) = (guard.deadline(), clock::now() + guard.remaining());
+        let releases = chaos.count(Call::Leave);
+        chaos.always(Call::Leave, Fault::DropReply);
+        let release = tokio::spawn(guard.release());
+        soon("a release", chaos.arrived(Call::Leave, releases + 1)).await;
+        sleep_until(loss).await;
+        chaos.heal();
+        let outcome = soon("release", release).await.expect("runs");
+        // On a machine that stalled it is begun again: nothing can be concluded after the deadline.
+        if clock::now() < deadline {
+            assert_eq!(outcome.expect("resolved"), Released::Held);
+            return;
+        }
+    }
+}
+
 pub(crate) async fn a_dropped_guard_is_released_through_trouble(bench: &dyn Bench) {
     let (chaos, alice) = troubled(bench, PATIENT / 15);
     let bob = Actor::patient(bench).await;

@@ -117,6 +117,15 @@ fn a_raised_rate_holds_at_once() {
 }
 
 #[test]
+fn a_debt_under_another_rate_is_rounded_up() {
+    let [slow, fast] = ["3/3us", "1/us"].map(|rate| quota(rate, 10).rate);
+    // Else those who take turns at two rates would pay nothing.
+    assert_eq!(exchanged(1, slow, fast), 1);
+    assert_eq!(exchanged(3_001, slow, fast), 1_001);
+    assert_eq!(exchanged(3_000, slow, fast), 1_000);
+}
+
+#[test]
 fn a_lowered_rate_holds_at_once_and_does_not_block() {
     let mut fast = Meter::new(quota("100/s", 100), 0);
     fast.take(100);

@@ -182,6 +182,12 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{garbled:?}");
             assert!(!path.exists());
         }
+        // Nor is one that cannot be read no guard.
+        fs::remove_file(beside(&path, ".fence")).unwrap();
+        fs::create_dir(beside(&path, ".fence")).unwrap();
+        write(&path, Fence::new(u64::MAX), b"new").unwrap_err();
+        assert!(!path.exists());
+        assert!(greatest(&path).is_err());
     }
 
     #[test]
@@ -210,6 +216,18 @@ mod tests {
         write(&path, Fence::new(7), b"seven").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"seven");
         assert_eq!(greatest(&path).unwrap(), Some(Fence::new(7)));
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_not_written_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, before] = ["f", "before"].map(|name| directory.path().join(name));
+        write(&path, Fence::new(7), b"seven").unwrap();
+        // Who has the old one open reads it to its end.
+        fs::hard_link(&path, &before).unwrap();
+        write(&path, Fence::new(8), b"8").unwrap();
+        assert_eq!(fs::read(&before).unwrap(), b"seven");
+        assert_eq!(fs::read(&path).unwrap(), b"8");
     }
 
     #[test]

@@ -205,7 +205,7 @@ fn told(shared: &Shared, error: Error) -> Error {
 impl Shared {
     /// How many permits to take: for those in the queue who can have theirs, in turn, and some
     /// ahead of demand.
-    fn plan(&self, meter: &Meter) -> u32 {
+    pub(super) fn plan(&self, meter: &Meter) -> u32 {
         let now = clock::now();
         let mut state = self.lock();
         let (available, stock) = (meter.available(), state.batch.stock(now));

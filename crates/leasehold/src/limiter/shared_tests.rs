@@ -50,3 +50,71 @@ fn permits_of_who_gave_up_go_to_the_others_and_only_once() {
     let now = clock::now();
     assert!(shared.lock().batch.stock(now) <= 1, "three, of which two are spent");
 }
+
+fn away(kind: ErrorKind) -> Error {
+    Error::new(kind, "limit", "for the test")
+}
+
+fn caller(permits: u32, away: Away) -> (Caller, Outcome) {
+    let (answer, outcome) = oneshot::channel();
+    (Caller { permits, waits: false, away, planned: false, answer }, outcome)
+}
+
+#[test]
+fn no_more_is_taken_than_those_in_turn_lack() {
+    let shared = shared();
+    let full = Meter::new(shared.quota, 0);
+    let _waiting = [(2, true), (11, true), (1, true)].map(|(n, waits)| queue(&shared, n, waits));
+    assert_eq!(shared.plan(&full), 2, "nobody behind who waits for more");
+    let began = clock::now();
+    shared.lock().batch.keep(began, 2, 2);
+    assert_eq!(shared.plan(&full), 0, "the stock is for them");
+}
+
+#[test]
+fn a_try_leaves_the_stock_to_who_waits() {
+    let shared = Arc::new(shared());
+    let _waiting = queue(&shared, 5, true);
+    let began = clock::now();
+    {
+        let mut state = shared.lock();
+        state.batch.keep(began, 3, 3);
+        state.served = true;
+    }
+    let (caller, mut outcome) = caller(1, Away::Closed);
+    assert!(shared.enqueue(caller).unwrap().is_none());
+    assert!(outcome.try_recv().is_err(), "it is in the queue");
+}
+
+#[test]
+fn a_full_store_is_away_and_a_corrupt_record_is_not() {
+    assert!(is_away(&away(ErrorKind::Full)) && is_away(&away(ErrorKind::Unavailable)));
+    for kind in [ErrorKind::Corrupt, ErrorKind::Denied, ErrorKind::Invalid] {
+        assert!(!is_away(&away(kind)), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_store_that_is_away_is_left_alone_until_it_answers() {
+    let shared = shared();
+    shared.fail(&away(ErrorKind::Unavailable));
+    let (_, until) = shared.lock().away.clone().unwrap();
+    assert!(until > clock::now(), "for 25 milliseconds at least");
+    shared.lock().failed = Some(away(ErrorKind::Unavailable));
+    bring(&shared, 0);
+    assert!(shared.lock().away.is_none() && shared.trouble().is_none());
+}
+
+#[test]
+fn who_stays_open_alone_keeps_to_the_burst_and_the_rate() {
+    let shared = shared();
+    let now = clock::now();
+    let alone = |now| {
+        let (caller, _) = caller(10, Away::Open);
+        let error = away(ErrorKind::Unavailable);
+        shared.lock().decide_alone(now, &caller, &error).unwrap().unwrap().allowed
+    };
+    assert!(alone(now) && !alone(now));
+    let hours = std::time::Duration::from_hours;
+    assert!(!alone(now + hours(9)) && alone(now + hours(10)));
+}

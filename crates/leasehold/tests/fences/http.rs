@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex};
 use axum::Extension;
 use axum::Router;
 use axum::routing::{get, put};
+use futures::future::{BoxFuture, FutureExt as _, ready};
 use leasehold::fence::http::FenceLayer;
 use leasehold::fence::{Ledger, MemoryLedger, SqliteLedger};
-use leasehold::{Fence, Guard};
+use leasehold::{Error, ErrorKind, Fence, Guard};
 use leasehold_testbed::{test_name, worker};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -134,6 +135,8 @@ async fn what_is_refused_is_a_problem_document() {
         ("/jobs/42", &["x"], 400),
         ("/jobs/42", &["34", "35"], 400),
         ("/jobs/42", &["34;a=b"], 400),
+        // The same resource, however it is asked.
+        ("/jobs/42?again=1", &["33"], 412),
         // There is no room for another.
         ("/jobs/43", &["1"], 503),
     ] {
@@ -145,6 +148,30 @@ async fn what_is_refused_is_a_problem_document() {
     // Whoever only reads needs no fence.
     assert_eq!(ask(&address, "GET", "/jobs/42", &[], "").await.2, "v");
     assert_eq!(ask(&address, "GET", "/free", &["x"], "").await.0, 200);
+}
+
+/// A ledger whose disk is gone.
+#[derive(Debug)]
+struct Broken;
+
+impl Ledger for Broken {
+    fn advance<'a>(&'a self, _: &'a str, _: Fence) -> BoxFuture<'a, Result<(), Error>> {
+        let error = Error::new(ErrorKind::Unavailable, "take note of a fence", "/secret is gone");
+        ready(Err(error)).boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_fails_lets_nothing_through_and_says_no_more() {
+    let written = Written::default();
+    let address = serve(FenceLayer::new(Arc::new(Broken)), Arc::clone(&written)).await;
+    let (status, _, body) = ask(&address, "PUT", "/jobs/42", &["34"], "v").await;
+    assert_eq!(status, 503);
+    let problem: Value = serde_json::from_str(&body).unwrap();
+    let kind = problem["type"].as_str().unwrap();
+    assert!(kind.ends_with("docs/fences.md#fences-unavailable"), "{kind}");
+    assert!(!body.contains("secret"), "{body}");
+    assert!(written.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

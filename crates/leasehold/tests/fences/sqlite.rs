@@ -209,6 +209,26 @@ fn a_ledger_survives_a_kill() {
 }
 
 #[test]
+fn several_handles_of_a_ledger_wait_for_each_other() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("fences.db");
+    let _made = SqliteLedger::open(&path).unwrap();
+    std::thread::scope(|scope| {
+        for seed in 1..=4 {
+            let path = &path;
+            scope.spawn(move || {
+                let ledger = SqliteLedger::open(path).unwrap();
+                for token in numbers(seed, 1000).take(50) {
+                    if let Err(error) = ledger.advance_blocking("r", Fence::new(token)) {
+                        assert!(error.stale_fence().is_some(), "{error}");
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn a_ledger_says_what_is_wrong() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("made/fences.db");

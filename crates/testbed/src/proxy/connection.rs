@@ -158,6 +158,10 @@ impl Connection {
                 self.holed.store(true, SeqCst);
                 continue;
             }
+            // `broken` will see it too, but what is ready to be sent must not be faster.
+            if self.holed.load(SeqCst) {
+                return Err(End::Reset);
+            }
             match direction {
                 Direction::Requests if self.shared.takes_doomed(&chunk) => {
                     self.doomed.store(true, SeqCst);
