@@ -1,13 +1,15 @@
 //! The suite on a real PostgreSQL behind PgBouncer in transaction mode, where nobody can be woken: a
 //! new pair of servers for each case.
 
+mod links;
+
 use std::process::Command;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt};
 use leasehold::Store;
 use leasehold::stores::Postgres;
-use leasehold_contract::{Bench, Reach, Server};
+use leasehold_contract::{Bench, Link, Reach, Server};
 use leasehold_core::Key;
 use leasehold_testbed::PgBouncer;
 use leasehold_testbed::postgres::PASSWORD;
@@ -53,6 +55,10 @@ impl Bench for PoolerBench {
 
     fn server(&self) -> Option<&dyn Server> {
         Some(self)
+    }
+
+    fn link(&self) -> Option<Box<dyn Link>> {
+        Some(links::to(&[self.pooler.port()], |ports| self.server.url_on(ports[0])))
     }
 
     fn secret(&self) -> Option<&str> {
