@@ -41,6 +41,8 @@ pub(crate) struct Verdict {
     pub(crate) ended: Ended,
     /// The lock was lost while the command, or what it left behind, was running.
     pub(crate) lost: bool,
+    /// Somebody wanted it to end before its time.
+    pub(crate) interrupted: bool,
     /// The signal of a key that ended the command: whoever started `leasehold` would have got it
     /// too, had the command not had the terminal to itself.
     pub(crate) typed: Option<Signal>,
@@ -52,6 +54,8 @@ struct State {
     command: Running,
     /// The loss was noticed, and the command told.
     losing: bool,
+    /// A signal that ends was passed on.
+    interrupted: bool,
     kill: Option<Moment>,
     /// The deadline that the guardian knows.
     told: Moment,
@@ -68,6 +72,7 @@ impl Supervisor<'_> {
         let mut state = State {
             command,
             losing: false,
+            interrupted: false,
             kill: None,
             told: Moment::ORIGIN,
             look: Moment::ORIGIN,
@@ -87,7 +92,8 @@ impl Supervisor<'_> {
         }
         self.end_the_rest(&mut state).await;
         let lost = state.losing || by_guardian || !self.grip.is_good();
-        Ok(Verdict { ended, lost, typed })
+        let interrupted = state.interrupted || typed.is_some();
+        Ok(Verdict { ended, lost, interrupted, typed })
     }
 
     async fn until_ended(&mut self, state: &mut State) -> io::Result<Ended> {
@@ -134,6 +140,8 @@ impl Supervisor<'_> {
         if signal == Signal::CONT && !state.losing && !self.grip.is_good() {
             self.lose(state);
         }
+        state.interrupted |=
+            matches!(signal, Signal::TERM | Signal::INT | Signal::HUP | Signal::QUIT);
         if signal != Signal::CONT || !state.losing {
             state.command.send(signal);
         }

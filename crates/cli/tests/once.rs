@@ -103,7 +103,7 @@ fn who_waits_for_one_that_fails_is_told_or_tries_again() {
 }
 
 #[test]
-fn a_command_that_was_killed_or_cannot_be_run_has_failed() {
+fn a_command_that_was_killed_has_failed_and_one_that_cannot_be_run_has_not() {
     let lab = Lab::new();
     let killed = lab.run(&once(&["--version", "v1"], "kill -KILL $$"));
     assert_eq!(killed.code, Some(137), "{killed:?}");
@@ -114,8 +114,35 @@ fn a_command_that_was_killed_or_cannot_be_run_has_failed() {
     assert!(told.code == Some(99) && !told.stderr.contains("exit code"), "{told:?}");
     let missing = lab.run(&["once", "job", "--version", "v2", "--", "./nowhere"]);
     assert_eq!(missing.code, Some(127), "{missing:?}");
-    assert_eq!(lab.run(&once(&["--version", "v2"], "touch ran")).code, Some(99));
     assert!(!lab.path("ran").exists());
+    assert_eq!(lab.run(&once(&["--version", "v2"], "touch ran")).code, Some(0));
+    assert!(lab.path("ran").exists(), "another host has it");
+}
+
+#[test]
+fn a_command_that_was_interrupted_is_tried_by_the_next() {
+    let lab = Lab::new();
+    for (version, script, code) in [
+        ("killed", "touch began; sleep 60", 143),
+        ("gave up", "trap 'exit 3' TERM; touch began; while :; do sleep 0.02; done", 3),
+    ] {
+        let first = lab.start(&once(&["--version", version], script));
+        lab.wait_for("began");
+        first.signal("TERM");
+        assert_eq!(first.finish().code, Some(code), "{version}");
+        std::fs::remove_file(lab.path("began")).unwrap();
+        let next = lab.run(&once(&["--version", version], "echo ran >> log"));
+        assert_eq!(next.code, Some(0), "{version}: {next:?}");
+    }
+    assert_eq!(lines(&lab, "log"), 2);
+    // Who finishes all the same has finished.
+    let script = "trap 'exit 0' TERM; touch began; while :; do sleep 0.02; done";
+    let first = lab.start(&once(&["--version", "done"], script));
+    lab.wait_for("began");
+    first.signal("TERM");
+    assert_eq!(first.finish().code, Some(0));
+    assert_eq!(lab.run(&once(&["--version", "done"], "echo ran >> log")).code, Some(0));
+    assert_eq!(lines(&lab, "log"), 2);
 }
 
 #[test]

@@ -232,7 +232,9 @@ impl Guard {
     /// future is dropped.
     pub async fn downgrade(&self) -> Result<()> {
         let attempt = "read on with";
-        if self.entry.claim.limit() != Share::READER.limit {
+        let claimed = Share::from(&self.entry.claim);
+        // Of stored slots it would be a part, which has to stay what it is.
+        if ![Share::READER, Share::WRITER].contains(&claimed) {
             let detail = "it is not held as one of readers and writers; there is nothing to share";
             return Err(self.handle.error(ErrorKind::Invalid, attempt, detail).about(self.key()));
         }

@@ -13,8 +13,11 @@ use crate::lock::{Lock, Together};
 /// keys goes through them in that order, so nobody waits in a circle.
 pub(crate) async fn lock_all(locks: &[Lock]) -> Result<Vec<Guard>> {
     let order = in_order(locks)?;
-    if let Together::Held(guards) = Lock::attempt_together(locks).await? {
-        return Ok(guards);
+    match Lock::attempt_together(locks).await {
+        Ok(Together::Held(guards)) => return Ok(guards),
+        // A wait outlasts that, and tells of it.
+        Err(error) if !error.is_transient() => return Err(error),
+        Ok(Together::Refused | Together::Apart) | Err(_) => {}
     }
     let all = one_by_one(locks, order, Enter::Wait).await?;
     all.ok_or_else(|| Error::new(ErrorKind::Unsupported, "lock all", "a wait ended in a refusal"))

@@ -69,9 +69,9 @@ pub(crate) struct LeaderOf {
 /// migrations, where every instance goes on once one has migrated. What ran is remembered in the
 /// store, by the store's own time where it has one.
 ///
-/// A host that dies, or loses the lock, before CMD has ended lets the next one try. A CMD that failed
-/// is not tried again in its period unless --retry-failed says so: the others exit with 99. Where the
-/// store was away when CMD had succeeded, so that it could not be written down, the exit code is 69:
+/// A host that dies, loses the lock, cannot start CMD, or is told to end (TERM, INT, HUP, QUIT) before
+/// CMD has succeeded lets the next one try. A CMD that failed is not tried again in its period unless
+/// --retry-failed says so: the others exit with 99. Where the store was away when CMD had succeeded, so that it could not be written down, the exit code is 69:
 /// CMD may be run again.
 ///
 /// The command gets what `leasehold run` gives it, and is ended when the lock is lost as there.

@@ -191,10 +191,19 @@ impl Then {
 /// What became of the work that a hold was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Work {
-    NotStarted,
     Ended(Ended),
-    /// The lock was lost meanwhile.
-    Lost,
+    /// It did not come to its own end, or never began: the next one tries.
+    Unfinished,
+}
+
+impl From<&Verdict> for Work {
+    fn from(verdict: &Verdict) -> Self {
+        let done = verdict.ended == Ended::Exited(0);
+        if verdict.lost || (verdict.interrupted && !done) {
+            return Self::Unfinished;
+        }
+        Self::Ended(verdict.ended)
+    }
 }
 
 /// What was granted.
@@ -229,9 +238,8 @@ impl Hold {
             Self::Turn(turn) => {
                 let code = match work {
                     Work::Ended(Ended::Exited(code)) => Some(code),
-                    Work::Ended(Ended::Killed(_)) | Work::NotStarted => None,
-                    // Ended before its time, through no fault of its own: the next one tries.
-                    Work::Lost => return Ok(Released::Lost),
+                    Work::Ended(Ended::Killed(_)) => None,
+                    Work::Unfinished => return turn.give_up().await,
                 };
                 match turn.end(code == Some(0), code).await {
                     Ok(()) => Ok(Released::Held),
@@ -309,7 +317,7 @@ impl Held<'_> {
                 if let Some(terminal) = &terminal {
                     terminal.take_back(group);
                 }
-                self.release(Work::NotStarted).await?;
+                self.release(Work::Unfinished).await?;
                 return Err(cannot_start(&command[0], &error));
             }
         };
@@ -326,8 +334,7 @@ impl Held<'_> {
         // It ends while the store answers.
         self.guardian.dismiss();
         let output = self.output;
-        let work = if verdict.lost { Work::Lost } else { Work::Ended(verdict.ended) };
-        let held = self.release(work).await?;
+        let held = self.release(Work::from(&verdict)).await?;
         Ok(judge(verdict, held, lost, output))
     }
 

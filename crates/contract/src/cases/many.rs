@@ -382,6 +382,19 @@ pub(crate) async fn when_one_of_many_keys_fails_the_others_are_given_back(bench:
     three.release().await.expect("releases");
 }
 
+pub(crate) async fn a_wait_for_many_keys_outlasts_trouble(bench: &dyn Bench) {
+    let chaos = Chaos::new(bench.handle());
+    let alice = client(Arc::new(chaos.clone()), PATIENT);
+    let keys = ["a", "b"];
+    for call in [Call::EnterAll, Call::Enter] {
+        chaos.once(call, Fault::Fail);
+    }
+    let guards = soon("both", alice.lock_all(mutexes(&alice, &keys))).await.expect("waits on");
+    for guard in guards {
+        assert_eq!(guard.release().await.expect("releases"), Released::Held);
+    }
+}
+
 pub(crate) async fn a_key_that_was_lost_before_the_last_was_granted_is_told(bench: &dyn Bench) {
     let chaos = Chaos::new(bench.handle());
     let max_hold = Duration::from_millis(300);

@@ -110,6 +110,7 @@ macro_rules! each_case {
                 shares_are_entered_in_one_step_beside_others,
                 many_keys_are_locked_all_or_nothing,
                 when_one_of_many_keys_fails_the_others_are_given_back,
+                a_wait_for_many_keys_outlasts_trouble,
                 a_key_that_was_lost_before_the_last_was_granted_is_told,
                 many_keys_in_any_order_do_not_deadlock,
                 many_locks_through_a_lost_reply_are_the_same_claims,

@@ -315,6 +315,8 @@ pub(crate) async fn the_number_of_stored_slots_changes_while_they_are_held(bench
     theirs.set(4).await.expect("is written down");
     assert!(theirs.try_acquire().await.expect("answers").is_none(), "nobody who holds is cut off");
     one.check().expect("held");
+    let error = one.downgrade().await.expect_err("a part stays what it is");
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     one.release().await.expect("releases");
     let [three, four] =
         [held("a fourth", ours.acquire()).await, held("one", theirs.acquire()).await];

@@ -6,6 +6,7 @@ use leasehold_core::{Ahead, Fence};
 
 use super::Runtime;
 use crate::error::Result;
+use crate::guard::Released;
 use crate::job::Run;
 
 /// The blocking twin of [`crate::Job`].
@@ -131,5 +132,14 @@ impl Turn {
     /// As there.
     pub fn fail(self) -> Result<()> {
         self.runtime.wait(self.turn.fail())
+    }
+
+    /// As [`crate::Turn::give_up`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn give_up(self) -> Result<Released> {
+        self.runtime.wait(self.turn.give_up())
     }
 }

@@ -13,7 +13,7 @@ use leasehold_core::{Ahead, Fence, Key, Moment, Provided, Reading};
 use self::state::State;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::{Certainty, Guard};
+use crate::guard::{Certainty, Guard, Released};
 use crate::kept;
 use crate::lock::{Attempt, Lock};
 use crate::property::Property;
@@ -288,6 +288,20 @@ impl Turn {
     /// As for [`Turn::succeed`].
     pub async fn fail(self) -> Result<()> {
         self.end(false, None).await
+    }
+
+    /// Gives the work back undone, as when this process is to end: the next one tries. Says whether the
+    /// hold was still ours.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Guard::release`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Guard::release`].
+    pub async fn give_up(self) -> Result<Released> {
+        self.guard.release().await
     }
 
     /// Writes down how the work ended, with the exit code of a program, and ends the hold.
