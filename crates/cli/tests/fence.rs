@@ -158,7 +158,7 @@ fn many_writers_at_once_leave_the_greatest() {
     let lab = Lab::new();
     let script = format!(
         "for n in $(seq 40 -1 1); do
-            echo $n | {0} fence write report --token $n 2>/dev/null & {0} fence check r --token $n 2>/dev/null &
+            echo $n | {0} fence write report --token $n 2>/dev/null & {0} fence check r --token $n 2>>checks &
         done; wait",
         lab::LEASEHOLD
     );
@@ -166,6 +166,8 @@ fn many_writers_at_once_leave_the_greatest() {
     lab.prepare(command.args(["-c", &script]));
     assert_eq!(Process::of(&mut command).finish().code, Some(0));
     assert_eq!(std::fs::read_to_string(lab.path("report")).unwrap(), "40\n");
+    let refused = std::fs::read_to_string(lab.path("checks")).unwrap();
+    assert!(refused.lines().all(|line| line.contains("it has seen")), "{refused}");
     assert_eq!(lab.run(&["fence", "check", "r", "--token", "39"]).code, Some(98));
     assert_eq!(lab.run(&["fence", "check", "r", "--token", "40"]).code, Some(0));
 }

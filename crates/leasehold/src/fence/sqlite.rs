@@ -20,6 +20,9 @@ const ATTEMPT: &str = "take note of a fence";
 /// How long others may have the file: each of them has it for one write to the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Between two looks at a file that is being made.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// A ledger in a file, with the tables of [`sql::SQLITE`]: a fence that was accepted is on disk
 /// before anybody learns of it, also after a power loss.
 ///
@@ -49,7 +52,7 @@ impl SqliteLedger {
                 Error::new(ErrorKind::Denied, ATTEMPT, detail).because(error)
             })?;
         }
-        let connection = connect(&path).map_err(|error| failed(&path, error))?;
+        let connection = connect_patiently(&path).map_err(|error| failed(&path, error))?;
         Ok(Self { path: path.into(), connection: Arc::new(Mutex::new(connection)) })
     }
 
@@ -108,6 +111,20 @@ impl fmt::Debug for SqliteLedger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SqliteLedger").field(&self.path).finish()
     }
+}
+
+/// Connects, also to a file that others are making at this moment: `SQLite` does not wait for those
+/// who turn its journal into the other kind.
+fn connect_patiently(path: &Path) -> rusqlite::Result<Connection> {
+    for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
+        match connect(path) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                std::thread::sleep(PAUSE);
+            }
+            connected => return connected,
+        }
+    }
+    connect(path)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
