@@ -201,8 +201,10 @@ async fn postgres() {
     let command =
         [psql.to_str().unwrap(), "-h", &host, "-p", &port, "-U", "postgres", "-d", database];
     shell.tool("psql", &words(command));
-    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/src/stores/postgres/schema.sql");
-    fs::copy(schema, shell.path().join("schema.sql")).unwrap();
+    for part in ["tables.sql", "functions.sql"] {
+        let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/src/stores/postgres");
+        fs::copy(Path::new(beside).join(part), shell.path().join(part)).unwrap();
+    }
     shell.follow(&page("postgres"), "Permissions");
     look(&shell, "postgres", &server.url()).await;
 }

@@ -24,7 +24,8 @@ pub(super) const PROPERTIES: Properties = Properties::of(&[
 ]);
 
 /// The SQL that makes the tables and functions, in the schema `leasehold`. It may be run again.
-pub const SCHEMA_SQL: &str = include_str!("schema.sql");
+pub const SCHEMA_SQL: &str =
+    concat!(include_str!("tables.sql"), "\n", include_str!("functions.sql"));
 
 /// [`SCHEMA_SQL`] for a schema of another name, as `?schema=` allows it.
 #[must_use]
