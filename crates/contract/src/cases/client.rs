@@ -193,3 +193,35 @@ pub(crate) async fn a_guard_outlives_many_ttls_and_renewals_are_shared(bench: &d
     let made = chaos.count(Call::Renew);
     assert!(u128::try_from(made).expect("small") <= calls, "{made} renewals, {calls} at most");
 }
+
+pub(crate) async fn a_detached_hold_is_in_the_hands_of_who_has_its_token(bench: &dyn Bench) {
+    let detached = || {
+        let builder = Client::builder().shared_store(bench.handle()).ttl(PATIENT).detached(true);
+        builder.build().expect("a client")
+    };
+    let alice = detached();
+    let guard = soon("free", alice.mutex("k").expect("a mutex").lock()).await.expect("locks");
+    let (fence, token) = (guard.fence(), guard.detach().token());
+    alice.close().await.expect("closes");
+
+    let bob = detached();
+    let grant = leasehold::Grant::from_token(key("k"), &token).expect("a token");
+    assert!(bob.mutex("k").expect("a mutex").try_lock().await.expect("answers").is_none());
+    let standing = bob.check(&grant).await.expect("answers").expect("it outlives its client");
+    assert!(standing.fence.is_none_or(|seen| seen == fence), "{standing:?}");
+    assert!(standing.left > Duration::ZERO, "{standing:?}");
+    let most = PATIENT - bob.timing().drift();
+    assert!(standing.left <= most, "the clocks' margin is taken off: {standing:?}");
+    assert!(bob.renew(&grant).await.expect("answers"));
+    assert_eq!(bob.release(&grant).await.expect("answers"), Released::Held);
+    assert_eq!(bob.release(&grant).await.expect("answers"), Released::Lost);
+
+    let guard = soon("free", bob.mutex("k").expect("a mutex").lock()).await.expect("locks");
+    let grant = guard.detach();
+    let line = bob.store().inspect(&key("k")).await.expect("answers");
+    let claim = line.holders[0].claim.expect("one of ours");
+    assert!(bob.store().revoke(&key("k"), &claim).await.expect("answers"));
+    assert!(!bob.renew(&grant).await.expect("answers"), "what was broken is not renewed");
+    assert_eq!(bob.check(&grant).await.expect("answers"), None);
+    assert_eq!(bob.release(&grant).await.expect("answers"), Released::Lost);
+}

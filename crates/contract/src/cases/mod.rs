@@ -162,7 +162,8 @@ macro_rules! each_case {
                 a_timed_out_lock_leaves_nothing,
                 a_release_says_whether_the_hold_was_still_ours,
                 a_revoked_holder_learns_it_at_once,
-                a_guard_outlives_many_ttls_and_renewals_are_shared;
+                a_guard_outlives_many_ttls_and_renewals_are_shared,
+                a_detached_hold_is_in_the_hands_of_who_has_its_token;
             loss:
                 rule_3_loss_comes_before_the_deadline_whatever_the_store_does,
                 rule_3_loss_comes_before_the_deadline_with_the_server_stopped_or_gone,
