@@ -209,9 +209,26 @@ impl Client {
     /// As there.
     pub fn lock_all(&self, locks: impl IntoIterator<Item = Lock>) -> Result<Vec<Guard>> {
         let locks = locks.into_iter().map(|lock| lock.lock);
-        let guards = self.runtime.wait(self.client.lock_all(locks))?;
-        let runtime = || Arc::clone(&self.runtime);
-        Ok(guards.into_iter().map(|guard| Guard { guard, runtime: runtime() }).collect())
+        Ok(self.guards(self.runtime.wait(self.client.lock_all(locks))?))
+    }
+
+    /// As [`crate::Client::try_lock_all`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn try_lock_all(
+        &self,
+        locks: impl IntoIterator<Item = Lock>,
+    ) -> Result<Option<Vec<Guard>>> {
+        let locks = locks.into_iter().map(|lock| lock.lock);
+        let guards = self.runtime.wait(self.client.try_lock_all(locks))?;
+        Ok(guards.map(|guards| self.guards(guards)))
+    }
+
+    fn guards(&self, guards: Vec<crate::Guard>) -> Vec<Guard> {
+        let ours = |guard| Guard { guard, runtime: Arc::clone(&self.runtime) };
+        guards.into_iter().map(ours).collect()
     }
 
     /// As [`crate::Client::limiter`].

@@ -460,3 +460,14 @@ async fn a_store_that_hangs_does_not_hang_who_works_on_a_detached_hold() {
         assert_eq!(error.key(), Some(grant.key()), "{error}");
     }
 }
+
+#[test]
+fn blocking_code_locks_many_keys_or_none() {
+    let client = blocking::Client::open("memory:").unwrap();
+    let both = || ["a", "b"].map(|key| client.mutex(key).unwrap());
+    let guards = client.lock_all(both()).unwrap();
+    assert!(client.try_lock_all(both()).unwrap().is_none());
+    guards.into_iter().for_each(|guard| assert_eq!(guard.release().unwrap(), Released::Held));
+    let guards = client.try_lock_all(both()).unwrap().expect("free");
+    assert_eq!(guards.iter().map(|guard| guard.key().as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
