@@ -467,7 +467,9 @@ fn blocking_code_locks_many_keys_or_none() {
     let both = || ["a", "b"].map(|key| client.mutex(key).unwrap());
     let guards = client.lock_all(both()).unwrap();
     assert!(client.try_lock_all(both()).unwrap().is_none());
-    guards.into_iter().for_each(|guard| assert_eq!(guard.release().unwrap(), Released::Held));
+    for guard in guards {
+        assert_eq!(guard.release().unwrap(), Released::Held);
+    }
     let guards = client.try_lock_all(both()).unwrap().expect("free");
     assert_eq!(guards.iter().map(|guard| guard.key().as_str()).collect::<Vec<_>>(), ["a", "b"]);
 }
