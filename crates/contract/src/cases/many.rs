@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use leasehold::{Client, ErrorKind, Guard, Lock, Property, Released, clock};
 use leasehold_core::line::Share;
-use leasehold_core::{Fence, Together};
+use leasehold_core::{Fence, Moment, Together};
 
 use super::trouble::latest_deadline;
 use crate::Bench;
@@ -287,12 +287,7 @@ pub(crate) async fn tries_of_many_keys_never_overlap(bench: &dyn Bench) {
                     let Some(guards) = tried.expect("answers") else { continue };
                     let from = clock::now();
                     tokio::task::yield_now().await;
-                    for guard in guards {
-                        guard.check().expect("still ours");
-                        let (key, fence, to) = (guard.key().clone(), guard.fence(), clock::now());
-                        holds.push(Held { share: Share::MUTEX, key, fence, from, to });
-                        assert_eq!(guard.release().await.expect("releases"), Released::Held);
-                    }
+                    write_down(guards, from, &mut holds).await;
                 }
                 holds
             })
@@ -304,6 +299,18 @@ pub(crate) async fn tries_of_many_keys_never_overlap(bench: &dyn Bench) {
     }
     assert!(!holds.is_empty(), "somebody got something");
     history::check(holds).unwrap_or_else(|violation| panic!("{violation}"));
+}
+
+/// Releases what was held since `from`, and writes down for how long.
+async fn write_down(guards: Vec<Guard>, from: Moment, holds: &mut Vec<Held>) {
+    for guard in &guards {
+        guard.check().expect("still ours");
+    }
+    for guard in guards {
+        let (key, fence, to) = (guard.key().clone(), guard.fence(), clock::now());
+        holds.push(Held { share: Share::MUTEX, key, fence, from, to });
+        assert_eq!(guard.release().await.expect("releases"), Released::Held);
+    }
 }
 
 /// A try that is refused was refused by somebody who holds: never do two refuse each other.
@@ -427,19 +434,10 @@ pub(crate) async fn many_keys_in_any_order_do_not_deadlock(bench: &dyn Bench) {
                 for turn in 0..TURNS {
                     // Sometimes two of them.
                     let keys = &order[turn % 2..];
-                    let from = leasehold::clock::now();
                     let guards = client.lock_all(mutexes(&client, keys)).await.expect("locks");
-                    let locked = leasehold::clock::now().max(from);
+                    let from = clock::now();
                     tokio::task::yield_now().await;
-                    for guard in &guards {
-                        guard.check().expect("still ours");
-                    }
-                    for guard in guards {
-                        let (key, fence) = (guard.key().clone(), guard.fence());
-                        let to = leasehold::clock::now();
-                        holds.push(Held { share: Share::MUTEX, key, fence, from: locked, to });
-                        assert_eq!(guard.release().await.expect("releases"), Released::Held);
-                    }
+                    write_down(guards, from, &mut holds).await;
                 }
                 holds
             })
