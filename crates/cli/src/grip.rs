@@ -44,3 +44,27 @@ impl<'a> Grip<'a> {
         self.all().find(|guard| guard.check().is_err()).unwrap_or(self.first).key()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use leasehold::Client;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_grip_is_as_good_as_the_worst_of_its_holds() {
+        let client =
+            |ttl| Client::builder().url("memory:").ttl(Duration::from_secs(ttl)).build().unwrap();
+        let (long, short) = (client(60), client(5));
+        let first = long.mutex("a").unwrap().lock().await.unwrap();
+        let others = [short.mutex("b").unwrap().lock().await.unwrap()];
+        let grip = Grip::new(&first, &others);
+        assert!(grip.is_good() && grip.deadline() < first.deadline());
+        short.close().await.unwrap();
+        grip.lost().await;
+        assert!(!grip.is_good());
+        assert_eq!(grip.lost_key(), others[0].key());
+    }
+}
